@@ -1,0 +1,1 @@
+"""Running containers.  Nothing in here knows about networks."""

@@ -1,0 +1,1 @@
+"""What the user asked for: frozen values, no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""Desired state in, kernel resources out.  One module per feature, all of them pure."""

@@ -1,0 +1,1 @@
+"""Where the desired state is kept: a protocol and its engines."""
