@@ -1,0 +1,290 @@
+"""Carry out a plan: one nft transaction, then one netlink batch per namespace.
+
+Order, and why: namespaces first, since links are made in them; then the one nft
+transaction, so that an endpoint's rules stand before its link comes up; then
+links, addresses, routes and neighbours; deletions last, and only if everything
+before worked.  What is already there or already gone is success, so an
+interrupted plan is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from seaway.errors import KernelError, NotFound, from_errno
+from seaway.kernel import netlink as nl
+from seaway.kernel import netns
+from seaway.kernel.messages import (
+    configure,
+    delete_link,
+    is_on_link,
+    mark,
+    new_link,
+    on_link,
+    set_attributes,
+    set_up,
+)
+from seaway.kernel.nft import Nft
+from seaway.plan.diff import Diff
+from seaway.plan.resources import (
+    TABLE,
+    Element,
+    Link,
+    LinkAddress,
+    LinkKind,
+    Neighbour,
+    Netns,
+    Resource,
+    Route,
+    Ruleset,
+    Sysctl,
+)
+
+T = TypeVar("T")
+
+
+def only(kind: type[T], items: Iterable[Resource]) -> list[T]:
+    """Pick the resources of one kind, in order."""
+    return [item for item in items if isinstance(item, kind)]
+
+
+# -- nftables ---------------------------------------------------------------------------
+
+
+def nft_text(plan: Diff) -> str:
+    """Render the plan's nftables part as one transaction; "" when there is none."""
+    lines: list[str] = []
+    for rules in only(Ruleset, (*plan.create, *(new for _, new in plan.change))):
+        lines += [f"add table inet {TABLE}", f"flush table inet {TABLE}", rules.text]
+    gone = only(Element, (*(old for old, _ in plan.change), *plan.delete))
+    made = only(Element, (*(new for _, new in plan.change), *plan.create))
+    lines += _element_lines("delete", gone)
+    lines += _element_lines("add", made)
+    return "\n".join(lines)
+
+
+def _element_lines(verb: str, elements: Iterable[Element]) -> Iterator[str]:
+    by_set: dict[str, list[str]] = {}
+    for e in elements:
+        text = " . ".join(e.match)
+        if e.value and verb == "add":
+            text += " : " + " . ".join(e.value)
+        by_set.setdefault(e.set, []).append(text)
+    for name, texts in by_set.items():
+        yield f"{verb} element inet {TABLE} {name} {{ {', '.join(texts)} }}"
+
+
+def element_text(verb: str, elements: Iterable[Element]) -> str:
+    """Render adding or deleting *elements*, one line a set."""
+    return "\n".join(_element_lines(verb, elements))
+
+
+# -- carrying out -------------------------------------------------------------------------
+
+
+class Applier:
+    """Carries out plans in the host's namespace, where it was made.
+
+    Kernel: CAP_NET_ADMIN and, for other namespaces, CAP_SYS_ADMIN.
+    """
+
+    def __init__(self) -> None:
+        self.nft = Nft()
+        self.netlink = nl.Netlink()
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self.nft.close()
+        self.netlink.close()
+
+    def apply(self, plan: Diff) -> None:
+        """Make the kernel match; see the module's docstring for the order.
+
+        Raises:
+            KernelError: The first refusal.  Deletions are skipped then; the
+                caller looks at the kernel again and tries anew.
+        """
+        made = [*plan.create, *(new for _, new in plan.change)]
+        for item in only(Netns, made):
+            netns.create(item.path)
+        if text := nft_text(plan):
+            self._run_nft(text, made)
+        for setting in only(Sysctl, made):
+            write_sysctl(setting)
+        self._host(plan)
+        for path in dict.fromkeys(_place(item) for item in made):
+            if path:
+                self._inside(path, [item for item in made if _place(item) == path])
+        self._delete(plan.delete)
+
+    def _run_nft(self, text: str, made: list[Resource]) -> None:
+        try:
+            self.nft.run(text)
+        except KernelError:
+            # A set whose type changed between versions cannot be altered in place.
+            # Ours alone, so it is replaced whole, in one transaction; its elements
+            # come back with the next look at the kernel.
+            if not only(Ruleset, made):
+                raise
+            rules = only(Ruleset, made)[0].text
+            self.nft.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n{rules}")
+
+    def _host(self, plan: Diff) -> None:
+        self._change_links(plan)
+        fresh = [link for link in only(Link, plan.create) if link.kind is not LinkKind.MACVLAN]
+        fresh += [new for old, new in _link_changes(plan) if old.kind is not new.kind]
+        for link in fresh:
+            self._create_link(link)
+        made = [*plan.create, *(new for _, new in plan.change)]
+        index = _Indexes()
+        batch = index.messages(item for item in made if _place(item) == "")
+        batch[:0] = [
+            m
+            for link in fresh
+            for m in (configure(index[link.name], link), set_up(index[link.name], link.name))
+        ]
+        self.netlink.batch(batch)
+
+    def _change_links(self, plan: Diff) -> None:
+        batch: list[nl.Message] = []
+        for old, new in _link_changes(plan):
+            if new.netns:
+                continue
+            if old.kind is not new.kind:
+                batch.append(delete_link(new.name))
+                continue
+            index = socket.if_nametoindex(new.name)
+            batch += [set_attributes(index, new), set_up(index, new.name)]
+        self.netlink.batch(batch)
+
+    def _create_link(self, link: Link) -> None:
+        target = netns.open_netns(link.peer_netns) if link.peer_netns else -1
+        try:
+            self.netlink.batch([new_link(link, max(target, 0), 0)])
+        finally:
+            if target >= 0:
+                os.close(target)
+
+    def _macvlan(self, link: Link) -> None:
+        """Made from the host, where its parent is, straight into the target namespace."""
+        try:
+            parent = socket.if_nametoindex(link.parent)
+        except OSError:
+            raise NotFound(
+                f"no interface {link.parent!r} to put a macvlan on: see 'ip link'"
+            ) from None
+        target = netns.open_netns(link.netns)
+        try:
+            self.netlink.batch([new_link(link, target, parent)])
+        finally:
+            os.close(target)
+
+    def _inside(self, path: str, items: list[Resource]) -> None:
+        for link in only(Link, items):
+            self._macvlan(link)
+        items = [item for item in items if is_on_link(item) or isinstance(item, Link)]
+        if not items:
+            return
+        with netns.inside(path), nl.Netlink() as sock:
+            index = _Indexes()
+            names = dict.fromkeys(item.link for item in items if is_on_link(item) and item.link)
+            names |= dict.fromkeys(link.name for link in only(Link, items))
+            batch = [set_up(1, "lo")]
+            batch += [mark(index[link.name], link.name) for link in only(Link, items)]
+            batch += [set_up(index[name], name) for name in names if name != "lo"]
+            sock.batch([*batch, *index.messages(items)])
+
+    def _delete(self, gone: tuple[Resource, ...]) -> None:
+        links = only(Link, gone)
+        dead = {(link.netns, link.name) for link in links}
+        dead |= {(link.peer_netns, link.peer_name) for link in links if link.peer_netns}
+        spaces = {item.path for item in only(Netns, gone)}
+        by_place: dict[str, list[Resource]] = {}
+        for item in gone:
+            if is_on_link(item) and (item.netns, item.link) not in dead:
+                by_place.setdefault(item.netns, []).append(item)
+        for link in links:
+            if link.netns:
+                by_place.setdefault(link.netns, []).append(link)
+        for path, items in by_place.items():
+            if path not in spaces:
+                self._delete_in(path, items)
+        self.netlink.batch([delete_link(link.name) for link in links if not link.netns])
+        for space in spaces:
+            netns.remove(space)
+
+    def _delete_in(self, path: str, items: list[Resource]) -> None:
+        """Deleting what is in a namespace that has gone is success."""
+        try:
+            with netns.inside(path), nl.Netlink() as sock:
+                index = _Indexes(missing=0)
+                batch = [delete_link(link.name) for link in only(Link, items)]
+                sock.batch([*batch, *index.messages(items, delete=True)])
+        except NotFound:
+            return
+
+
+class _Indexes(dict[str, int]):
+    """Interface indexes by name, looked up once in the namespace the thread is in."""
+
+    def __init__(self, missing: int | None = None) -> None:
+        super().__init__()
+        self._missing = missing
+
+    def __missing__(self, name: str) -> int:
+        try:
+            self[name] = socket.if_nametoindex(name)
+        except OSError as err:
+            if self._missing is not None:
+                return self._missing
+            raise from_errno("find link", name, err.errno or errno.ENODEV) from None
+        return self[name]
+
+    def messages(self, items: Iterable[Resource], *, delete: bool = False) -> list[nl.Message]:
+        """Pack those of *items* that live on links.
+
+        Addresses come before the routes that prefer them as source; to delete,
+        the other way round.  With links allowed to be missing, what was on them
+        has gone with them.
+        """
+        found = [item for item in items if is_on_link(item)]
+        found.sort(key=lambda item: _ORDER[type(item)], reverse=delete)
+        return [
+            on_link(item, self[item.link] if item.link else 0, delete=delete)
+            for item in found
+            if not item.link or self[item.link]
+        ]
+
+
+_ORDER = {LinkAddress: 0, Neighbour: 1, Route: 2}
+
+
+def _place(item: Resource) -> str:
+    return "" if isinstance(item, Netns | Element | Ruleset) else item.netns
+
+
+def _link_changes(plan: Diff) -> list[tuple[Link, Link]]:
+    return [
+        (old, new)
+        for old, new in plan.change
+        if isinstance(old, Link) and isinstance(new, Link) and not new.netns
+    ]
+
+
+def write_sysctl(setting: Sysctl) -> None:
+    """Write one kernel setting, in its namespace.
+
+    Raises:
+        KernelError: There is no such setting, or it does not take the value.
+    """
+    path = Path("/proc/sys", *setting.name.split("."))
+    with netns.inside(setting.netns):
+        try:
+            path.write_text(setting.value)
+        except OSError as err:
+            raise from_errno("set sysctl", setting.name, err.errno or errno.EIO) from None

@@ -1,0 +1,173 @@
+"""rtnetlink requests for the resources of a plan: values in, bytes out.
+
+Source: rtnetlink(7); include/uapi/linux/{if_link,if_addr,rtnetlink,neighbour,ip}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Final, TypeAlias, TypeGuard
+
+from seaway.kernel import netlink as nl
+from seaway.plan.resources import (
+    ROUTE_PROTOCOL,
+    Link,
+    LinkAddress,
+    LinkKind,
+    Neighbour,
+    Resource,
+    Route,
+    RouteKind,
+)
+
+OnLink: TypeAlias = LinkAddress | Neighbour | Route
+"""Resources that netlink keeps on a link, by its index."""
+
+OWN_ALIAS: Final = "seaway"
+"""ifalias of links we made inside other namespaces (a macvlan has no host side to tell by)."""
+
+_CREATE = nl.NLM_F_CREATE | nl.NLM_F_EXCL
+_PUT = nl.NLM_F_CREATE | nl.NLM_F_REPLACE
+_THERE = frozenset({errno.EEXIST})
+_IFA_NODAD, _IFA_NOPREFIXROUTE = 0x02, 0x200
+_NUD_PERMANENT = 0x80
+_RTN = {RouteKind.UNICAST: 1, RouteKind.LOCAL: 2, RouteKind.UNREACHABLE: 7}
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
+_MACVLAN_MODE = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # if_link.h
+_ROUTE_LOCALNET = 26  # IPV4_DEVCONF_ROUTE_LOCALNET, include/uapi/linux/ip.h
+
+
+def _ifinfo(index: int = 0, up: int = 0) -> bytes:
+    return struct.pack("=BxHiII", 0, 0, index, up, up)
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def new_link(link: Link, target: int, parent: int) -> nl.Message:
+    """Create *link*, down.
+
+    Args:
+        target: Descriptor of the namespace that a veth's peer or a macvlan is made in.
+        parent: Interface index of a macvlan's lower link.
+    """
+    body = _ifinfo() + nl.attr_text(3, link.name)
+    if link.mtu:
+        body += nl.attr_u32(4, link.mtu)
+    if link.mac:
+        body += nl.attr(1, _mac(link.mac))
+    data = b""
+    if link.kind is LinkKind.VETH:
+        peer = _ifinfo() + nl.attr_text(3, link.peer_name) + nl.attr(1, _mac(link.peer_mac))
+        peer += nl.attr_u32(4, link.mtu) + nl.attr_u32(28, target)  # IFLA_NET_NS_FD
+        data = nl.attr(2, nl.attr(1, peer))  # IFLA_INFO_DATA { VETH_INFO_PEER }
+    if link.kind is LinkKind.MACVLAN:
+        body += nl.attr_u32(5, parent) + nl.attr_u32(28, target)  # IFLA_LINK
+        data = nl.attr(2, nl.attr_u32(1, _MACVLAN_MODE[link.mode or "bridge"]))
+    body += nl.attr(18, nl.attr(1, link.kind.encode()) + data)  # IFLA_LINKINFO
+    return nl.Message(nl.RTM_NEWLINK, _CREATE, body, "create link", link.name, _THERE)
+
+
+def set_up(index: int, name: str) -> nl.Message:
+    """Bring a link up."""
+    return nl.Message(nl.RTM_NEWLINK, 0, _ifinfo(index, nl.IFF_UP), "bring up", name)
+
+
+def set_attributes(index: int, link: Link) -> nl.Message:
+    """Give an existing link its MTU and MAC address."""
+    body = _ifinfo(index)
+    if link.mtu:
+        body += nl.attr_u32(4, link.mtu)
+    if link.mac:
+        body += nl.attr(1, _mac(link.mac))
+    return nl.Message(nl.RTM_NEWLINK, 0, body, "change link", link.name)
+
+
+def configure(index: int, link: Link) -> nl.Message:
+    """No addresses of the kernel's own making; 127.0.0.0/8 where replies to it come back."""
+    v6 = nl.attr(10, nl.attr(8, b"\1"))  # AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none }
+    v4 = b""
+    if link.localnet:
+        v4 = nl.attr(2, nl.attr(1, nl.attr_u32(_ROUTE_LOCALNET, 1)))  # AF_INET { INET_CONF }
+    return nl.Message(
+        nl.RTM_NEWLINK, 0, _ifinfo(index) + nl.attr(26, v4 + v6), "configure", link.name
+    )
+
+
+def address_message(item: LinkAddress, index: int, *, delete: bool = False) -> nl.Message:
+    """Add or delete an address; without duplicate detection, since we hand them out."""
+    family = socket.AF_INET if item.address.version == 4 else socket.AF_INET6
+    body = struct.pack("=BBBBI", family, item.prefixlen, 0, 0, index)
+    body += nl.attr(2, item.address.packed) + nl.attr(1, item.address.packed)
+    body += nl.attr_u32(8, _IFA_NODAD | _IFA_NOPREFIXROUTE)  # IFA_FLAGS
+    target = f"{item.address} on {item.link}"
+    if delete:
+        return nl.Message(nl.RTM_DELADDR, 0, body, "remove address", target, nl.GONE)
+    return nl.Message(nl.RTM_NEWADDR, _PUT, body, "add address", target, _THERE)
+
+
+def route_message(item: Route, index: int, *, delete: bool = False) -> nl.Message:
+    """Add or delete one route of ours."""
+    family = socket.AF_INET if item.to.version == 4 else socket.AF_INET6
+    scope = _SCOPE_UNIVERSE
+    if item.kind is RouteKind.LOCAL:
+        scope = _SCOPE_HOST
+    elif item.kind is RouteKind.UNICAST and item.via is None:
+        scope = _SCOPE_LINK
+    body = struct.pack(
+        "=BBBBBBBBI",
+        *(family, item.to.prefixlen, 0, 0, item.table, ROUTE_PROTOCOL, scope),
+        *(_RTN[item.kind], 4 if item.via else 0),  # RTNH_F_ONLINK
+    )
+    body += nl.attr(1, item.to.network_address.packed)
+    if item.link:
+        body += nl.attr_u32(4, index)
+    if item.via:
+        body += nl.attr(5, item.via.packed)
+    if item.metric:
+        body += nl.attr_u32(6, item.metric)
+    if item.source:
+        body += nl.attr(7, item.source.packed)
+    if delete:
+        return nl.Message(nl.RTM_DELROUTE, 0, body, "remove route", str(item.to), nl.GONE)
+    return nl.Message(nl.RTM_NEWROUTE, _PUT, body, "add route", str(item.to), _THERE)
+
+
+def neighbour_message(item: Neighbour, index: int, *, delete: bool = False) -> nl.Message:
+    """Add or delete one permanent neighbour."""
+    family = socket.AF_INET if item.address.version == 4 else socket.AF_INET6
+    body = struct.pack("=BxxxiHBB", family, index, _NUD_PERMANENT, 0, 0)
+    body += nl.attr(1, item.address.packed)
+    if delete:
+        return nl.Message(nl.RTM_DELNEIGH, 0, body, "remove neighbour", str(item.address), nl.GONE)
+    body += nl.attr(2, _mac(item.mac))
+    return nl.Message(nl.RTM_NEWNEIGH, _PUT, body, "add neighbour", str(item.address))
+
+
+def delete_link(name: str) -> nl.Message:
+    """Delete a link, and with it the other end of a veth."""
+    body = _ifinfo() + nl.attr_text(3, name)
+    return nl.Message(nl.RTM_DELLINK, 0, body, "remove link", name, nl.GONE)
+
+
+def on_link(item: OnLink, index: int, *, delete: bool = False) -> nl.Message:
+    """Add or delete *item* on the link with this index (0: on none)."""
+    if isinstance(item, LinkAddress):
+        return address_message(item, index, delete=delete)
+    if isinstance(item, Route):
+        return route_message(item, index, delete=delete)
+    return neighbour_message(item, index, delete=delete)
+
+
+def mark(index: int, name: str) -> nl.Message:
+    """Mark a link in somebody else's namespace as ours."""
+    body = _ifinfo(index) + nl.attr_text(20, OWN_ALIAS)
+    return nl.Message(nl.RTM_NEWLINK, 0, body, "mark link", name)
+
+
+def is_on_link(item: Resource) -> TypeGuard[OnLink]:
+    """Tell the resources that on_link() takes from the others."""
+    return isinstance(item, LinkAddress | Route | Neighbour)

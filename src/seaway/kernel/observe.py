@@ -1,0 +1,242 @@
+"""Read what Seaway owns out of the kernel, as the same values a plan is made of.
+
+Ownership is by mark, never by memory: interface prefix, route protocol number,
+table name.  What is not marked is not seen, so it can never be deleted.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from seaway.kernel import netlink as nl
+from seaway.kernel import netns as namespaces
+from seaway.kernel.messages import OWN_ALIAS
+from seaway.kernel.nft import Nft
+from seaway.model.names import GATEWAY_LINK, VETH_PREFIX
+from seaway.plan.resources import (
+    LINK_GATEWAY,
+    MAIN_TABLE,
+    ROUTE_PROTOCOL,
+    TABLE,
+    Element,
+    Link,
+    LinkAddress,
+    LinkKind,
+    Neighbour,
+    Netns,
+    Resource,
+    Route,
+    RouteKind,
+)
+
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg
+_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
+_AF_INET, _AF_INET6 = 2, 10
+_NUD_PERMANENT = 0x80
+_RTN = {1: RouteKind.UNICAST, 2: RouteKind.LOCAL, 7: RouteKind.UNREACHABLE}
+_IP6_METRIC_DEFAULT = 1024  # IP6_RT_PRIO_USER, include/net/ipv6.h
+_SKIP_STATS = nl.attr_u32(29, 1 << 3)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
+
+
+class SeenLink:
+    """One link of a dump, as far as we read it."""
+
+    __slots__ = ("alias", "index", "kind", "mac", "mtu", "name", "up")
+
+    def __init__(self, body: bytes) -> None:
+        _, _, self.index, flags, _ = _IFINFO.unpack_from(body)
+        self.up = bool(flags & nl.IFF_UP)
+        self.name = self.kind = self.mac = self.alias = ""
+        self.mtu = 0
+        for kind, data in nl.attrs(body[16:]):
+            if kind == 3:  # IFLA_IFNAME
+                self.name = data[:-1].decode()
+            elif kind == 4:  # IFLA_MTU
+                self.mtu = struct.unpack("=I", data)[0]
+            elif kind == 1:  # IFLA_ADDRESS
+                self.mac = data.hex(":")
+            elif kind == 20:  # IFLA_IFALIAS
+                self.alias = data.rstrip(b"\0").decode(errors="replace")
+            elif kind == 18:  # IFLA_LINKINFO
+                self.kind = next(
+                    (d.rstrip(b"\0").decode() for k, d in nl.attrs(data) if k == 1), ""
+                )
+
+
+def links(sock: nl.Netlink) -> list[SeenLink]:
+    """List every link of the socket's namespace, ours or not."""
+    request = _IFINFO.pack(0, 0, 0, 0, 0) + _SKIP_STATS
+    return [SeenLink(body) for body in sock.dump(nl.RTM_GETLINK, request)]
+
+
+def _addresses(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[LinkAddress]:
+    for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+        _family, prefixlen, _flags, _scope, index = _IFADDR.unpack_from(body)
+        if index not in names:
+            continue
+        found = dict(nl.attrs(body[8:]))
+        raw = found.get(2, found.get(1))  # IFA_LOCAL, else IFA_ADDRESS (IPv6)
+        if raw is None:
+            continue
+        address = ip_address(raw)
+        if address.version == 6 and address.is_link_local and address != LINK_GATEWAY:
+            continue  # the kernel's own doing
+        yield LinkAddress(netns=place, link=names[index], address=address, prefixlen=prefixlen)
+
+
+def routes(sock: nl.Netlink, names: dict[int, str], place: str = "") -> Iterator[Route]:
+    """List the routes that carry our protocol number."""
+    for family in (_AF_INET, _AF_INET6):
+        request = _RTMSG.pack(family, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, 0, 0)
+        for body in sock.dump(nl.RTM_GETROUTE, request):
+            if body[5] == ROUTE_PROTOCOL and (route := _route(body, names, place)):
+                yield route
+
+
+def _route(body: bytes, names: dict[int, str], place: str) -> Route | None:
+    family, length, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
+    found = dict(nl.attrs(body[12:]))
+    if kind not in _RTN:
+        return None
+
+    def word(kind: int) -> int:
+        return int(struct.unpack("=I", found[kind])[0]) if kind in found else 0
+
+    metric = word(6)
+    if family == _AF_INET6 and metric == _IP6_METRIC_DEFAULT:
+        metric = 0
+    unspecified = bytes(4 if family == _AF_INET else 16)
+    return Route(
+        netns=place,
+        to=ip_network((found.get(1, unspecified), length)),
+        link="" if _RTN[kind] is RouteKind.UNREACHABLE else names.get(word(4), ""),
+        via=ip_address(found[5]) if 5 in found else None,
+        source=ip_address(found[7]) if 7 in found else None,
+        kind=_RTN[kind],
+        table=word(15) or table or MAIN_TABLE,
+        metric=metric,
+    )
+
+
+def _neighbours(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[Neighbour]:
+    for body in sock.dump(nl.RTM_GETNEIGH, _NDMSG.pack(0, 0, 0, 0, 0)):
+        _family, index, state, _flags, _kind = _NDMSG.unpack_from(body)
+        found = dict(nl.attrs(body[12:]))
+        if index in names and state & _NUD_PERMANENT and 1 in found and 2 in found:
+            yield Neighbour(
+                netns=place,
+                link=names[index],
+                address=ip_address(found[1]),
+                mac=found[2].hex(":"),
+            )
+
+
+def host(sock: nl.Netlink) -> list[Resource]:
+    """Read our links, addresses, routes and neighbours in the host's namespace."""
+    seen = links(sock)
+    names = {s.index: s.name for s in seen}
+    ours = {s.index: s.name for s in seen if owned(s.name)}
+    found: list[Resource] = [
+        Link(name=s.name, kind=_kind(s.kind), mac=s.mac, mtu=s.mtu, up=s.up)
+        for s in seen
+        if owned(s.name)
+    ]
+    found += _addresses(sock, ours, "")
+    found += routes(sock, names)
+    found += (n for n in _neighbours(sock, ours, "") if not n.address.is_multicast)
+    return found
+
+
+def owned(name: str) -> bool:
+    """Does an interface of this name on the host belong to Seaway?"""
+    return name == GATEWAY_LINK or name.startswith(VETH_PREFIX)
+
+
+def _kind(text: str) -> LinkKind:
+    return LinkKind(text) if text in set(LinkKind) else LinkKind.LOST
+
+
+def inside(path: str, names: Collection[str]) -> list[Resource]:
+    """Read our part of another namespace: the links called *names*, and macvlans of ours.
+
+    Raises:
+        NotFound: The namespace has gone.
+    """
+    with nl.Netlink(path) as sock:
+        seen = links(sock)
+        ours = {s.index: s.name for s in seen if s.name in names or s.alias == OWN_ALIAS}
+        every = {s.index: s.name for s in seen}
+        found: list[Resource] = [
+            Link(netns=path, name=s.name, kind=_kind(s.kind), mac=s.mac, mtu=s.mtu, up=s.up)
+            for s in seen
+            if s.index in ours
+        ]
+        found += _addresses(sock, ours, path)
+        found += routes(sock, every, path)
+        found += (n for n in _neighbours(sock, ours, path) if not n.address.is_multicast)
+        return found
+
+
+def kept_netns(folder: str) -> list[Netns]:
+    """List the namespaces that are mounted in *folder* (our run directory's netns/)."""
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except FileNotFoundError:
+        return []
+    return [Netns(path=str(p)) for p in paths if namespaces.exists(str(p))]
+
+
+def elements(listing: Iterable[dict[str, Any]]) -> list[Element]:
+    """Turn a JSON listing of our table into elements, written as a plan writes them."""
+    found: list[Element] = []
+    for item in listing:
+        for word in ("set", "map"):
+            if word in item:
+                name = item[word]["name"]
+                found += (_element(name, e) for e in item[word].get("elem", ()))
+    return found
+
+
+def _element(name: str, item: object) -> Element:
+    match, value = item if isinstance(item, list) else (item, None)
+    if isinstance(match, dict) and "elem" in match:
+        match = match["elem"]["val"]
+    return Element(set=name, match=_parts(match), value=() if value is None else _parts(value))
+
+
+def _parts(item: Any) -> tuple[str, ...]:
+    if isinstance(item, dict) and "concat" in item:
+        return tuple(_part(p) for p in item["concat"])
+    return (_part(item),)
+
+
+def _part(item: Any) -> str:
+    if isinstance(item, dict) and "prefix" in item:
+        prefix = ip_network(f"{item['prefix']['addr']}/{item['prefix']['len']}")
+        return str(prefix)
+    if isinstance(item, dict) and "range" in item:
+        first, last = item["range"]
+        return f"{first}-{last}"
+    return str(item)
+
+
+def chains(listing: Iterable[dict[str, Any]]) -> str:
+    """Boil a JSON listing of our table down to its fixed part, comparable as text."""
+    fixed = []
+    for item in listing:
+        word, body = next(iter(item.items()))
+        if word in ("table", "chain", "rule", "set", "map"):
+            kept = {k: v for k, v in body.items() if k not in ("handle", "elem", "index")}
+            fixed.append(f"{word} {kept}")
+    return "\n".join(fixed)
+
+
+def table(nft: Nft) -> list[dict[str, Any]]:
+    """List our table as JSON; [] when it is not there."""
+    return nft.listing(f"table inet {TABLE}")

@@ -1,0 +1,47 @@
+"""What every host needs, whatever runs on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from seaway.model.names import GATEWAY_LINK
+from seaway.plan.resources import Link, LinkKind, Resource, Sysctl
+from seaway.plan.ruleset import ruleset
+
+GATEWAY_MAC: Final = "02:53:57:00:00:01"
+"""Host side of every endpoint.  One for all: each veth is a wire with two ends, and a
+container's fixed neighbour entry for its gateway is then the same everywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What a plan has to know about this machine.
+
+    Attributes:
+        ipv6: The kernel has IPv6 and nobody disabled it.
+        mtu: Bytes of IP packet that fit the way out; endpoints send no larger ones.
+    """
+
+    ipv6: bool = True
+    mtu: int = 1500
+
+
+def plan_host(host: HostFacts) -> tuple[Resource, ...]:
+    """Compute the table, the gateway link and forwarding."""
+    found: list[Resource] = [
+        ruleset(),
+        Sysctl(name="net.ipv4.ip_forward", value="1", reason="endpoints are routed"),
+        Link(
+            name=GATEWAY_LINK,
+            kind=LinkKind.BRIDGE,  # never has a port: it only carries addresses
+            mac=GATEWAY_MAC,
+            mtu=host.mtu,
+            reason="holds every network's gateway address",
+        ),
+    ]
+    if host.ipv6:
+        found.insert(
+            2, Sysctl(name="net.ipv6.conf.all.forwarding", value="1", reason="endpoints are routed")
+        )
+    return tuple(found)

@@ -1,0 +1,149 @@
+"""The fixed part of our nftables table: every chain, counter, set and map.
+
+Nothing in here depends on networks or containers; those are elements of the
+sets and maps (O(1) per packet, O(change) per change).  The picture, and why
+each chain stands where it stands, is in docs/internals/nftables.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seaway.model.names import VETH_PREFIX
+from seaway.plan.resources import TABLE, Ruleset
+
+DROPS: Final = {
+    "drop_spoofed": "an endpoint sent with an address or MAC that is not its own",
+    "drop_loopback": "a packet for 127.0.0.0/8 came in on a real link",
+    "drop_not_allowed": "a client outside the from= list of a published port",
+    "drop_isolated": "a new connection from another network, or to a port that is not published",
+    "drop_internal": "traffic into or out of an --internal network",
+    "drop_invalid": "a packet that belongs to no connection (conntrack says invalid)",
+}
+"""Every way we drop a packet: counter name -> what it means."""
+
+INTERVAL: Final = "flags interval;"
+
+SETS: Final = {
+    # set name without family digit: (type, flags); {ip} is ipv4_addr or ipv6_addr
+    "from": ("ifname . ether_addr . {ip}", ""),
+    "same_network": ("{ip} . {ip}", INTERVAL),
+    "internal": ("{ip}", INTERVAL),
+    "masquerade": ("{ip}", INTERVAL),
+    "hairpin": ("{ip} . {ip}", ""),
+    "guarded": ("{ip} . inet_proto . inet_service", INTERVAL),
+    "allowed": ("{ip} . {ip} . inet_proto . inet_service", INTERVAL),
+}
+
+MAPS: Final = {
+    "gateway": ("{ip} : {ip}", INTERVAL),
+    "publish_any": ("inet_proto . inet_service : {ip} . inet_service", ""),
+    "publish_on": ("{ip} . inet_proto . inet_service : {ip} . inet_service", ""),
+    "publish_range": ("{ip} . inet_proto . inet_service : {ip}", INTERVAL),
+}
+
+_FAMILIES: Final = {"4": "ipv4_addr", "6": "ipv6_addr"}
+
+_CHAINS: Final = """
+chain raw_prerouting {
+    type filter hook prerouting priority raw; policy accept;
+    iif != "lo" ip daddr 127.0.0.0/8 counter name "drop_loopback" drop
+    iifname != "@veth@*" accept
+    iifname . ether saddr . ip saddr @from4 accept
+    iifname . ether saddr . ip6 saddr @from6 accept
+    ip6 saddr { ::, fe80::/10 } icmpv6 type @nd@ accept
+    counter name "drop_spoofed" drop
+}
+chain nat_prerouting {
+    type nat hook prerouting priority dstnat; policy accept;
+    fib daddr type != local accept
+    ip daddr . meta l4proto . th dport @guarded4 jump guarded
+    ip6 daddr . meta l4proto . th dport @guarded6 jump guarded
+    jump publish
+}
+chain guarded {
+    ip saddr . ip daddr . meta l4proto . th dport @allowed4 return
+    ip6 saddr . ip6 daddr . meta l4proto . th dport @allowed6 return
+    counter name "drop_not_allowed" drop
+}
+chain nat_output {
+    type nat hook output priority -100; policy accept;
+    fib daddr type local jump publish
+}
+chain publish {
+    dnat ip to meta l4proto . th dport map @publish_any4
+    dnat ip6 to meta l4proto . th dport map @publish_any6
+    dnat ip to ip daddr . meta l4proto . th dport map @publish_on4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_on6
+    dnat ip to ip daddr . meta l4proto . th dport map @publish_range4
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish_range6
+}
+chain forward {
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    oifname "@veth@*" goto to_endpoint
+    iifname "@veth@*" goto from_endpoint
+}
+chain to_endpoint {
+    ct state invalid counter name "drop_invalid" drop
+    ip saddr . ip daddr @same_network4 accept
+    ip6 saddr . ip6 daddr @same_network6 accept
+    ip saddr @internal4 counter name "drop_internal" drop
+    ip daddr @internal4 counter name "drop_internal" drop
+    ip6 saddr @internal6 counter name "drop_internal" drop
+    ip6 daddr @internal6 counter name "drop_internal" drop
+    ct status dnat accept
+    counter name "drop_isolated" drop
+}
+chain from_endpoint {
+    ct state invalid counter name "drop_invalid" drop
+    ip saddr @internal4 counter name "drop_internal" drop
+    ip6 saddr @internal6 counter name "drop_internal" drop
+}
+chain nat_postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "@veth@*" goto snat_to_endpoint
+    ip saddr @masquerade4 masquerade
+    ip6 saddr @masquerade6 masquerade
+}
+chain snat_to_endpoint {
+    ip saddr 127.0.0.0/8 snat ip to ip daddr map @gateway4
+    ip6 saddr ::1 snat ip6 to ip6 daddr map @gateway6
+    ip saddr . ip daddr @hairpin4 snat ip to ip daddr map @gateway4
+    ip6 saddr . ip6 daddr @hairpin6 snat ip6 to ip6 daddr map @gateway6
+}
+"""
+
+_ND = (
+    "{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
+    "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report }"
+)
+"""What a link-local source may say: look for neighbours, join groups; not be a router."""
+
+
+def set_names() -> tuple[str, ...]:
+    """Name every set and map, e.g. from4, from6."""
+    return tuple(f"{name}{digit}" for digit in _FAMILIES for name in (*SETS, *MAPS))
+
+
+def ruleset() -> Ruleset:
+    """Render the table's fixed part.
+
+    The text creates what is missing and replaces every chain's rules; elements
+    of sets and maps stay.  One transaction, so no packet meets half a table.
+    """
+    lines = [f"table inet {TABLE} {{", *(f"counter {name} {{ }}" for name in DROPS)]
+    for digit, ip in _FAMILIES.items():
+        for word, declared in (("set", SETS), ("map", MAPS)):
+            for name, (of, flags) in declared.items():
+                lines.append(f"{word} {name}{digit} {{ type {of.format(ip=ip)}; {flags}")
+                lines.append("}")
+    lines.append(_CHAINS.replace("@veth@", VETH_PREFIX).replace("@nd@", _ND))
+    lines.append("}")
+    return Ruleset(text="\n".join(lines), reason="every host")
+
+
+def chain_names() -> tuple[str, ...]:
+    """Name every chain of the table, in the order they are written."""
+    words = (line.split() for line in _CHAINS.splitlines())
+    return tuple(w[1] for w in words if w[:1] == ["chain"])
