@@ -1,0 +1,173 @@
+"""Who else on this machine may drop our packets.  Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from seaway.kernel import forward_policy
+from seaway.kernel.facts import DropChain, Firewalld, Firewalls, Ufw
+from seaway.kernel.forward_policy import LINKS
+from seaway.plan.resources import TABLE
+
+ETC: Final = Path("/etc")
+_NFT_LINKS: Final = LINKS.replace("+", "*")
+_SIDES: Final = frozenset({"iifname", "oifname"})
+
+
+def find(etc: Path = ETC) -> Firewalls:
+    """Look at ufw, firewalld, Docker, iptables and foreign nftables chains.
+
+    Args:
+        etc: Where the configuration files are; another folder only in tests.
+    """
+    programs = running({"firewalld", "dockerd"})
+    return Firewalls(
+        ufw=ufw(etc),
+        firewalld=firewalld(etc) if "firewalld" in programs else None,
+        docker="dockerd" in programs,
+        forward=forward_policy.observe(),
+        chains=drop_chains(),
+        bridge_filter=_text(Path("/proc/sys/net/bridge/bridge-nf-call-iptables")).strip() == "1",
+    )
+
+
+def ufw(etc: Path = ETC) -> Ufw | None:
+    """Read whether ufw is active, and whether its owner lets our links in.
+
+    Source:
+        ufw 0.36.2: `ufw allow in on swv+ to any port 53` is accepted, stored in
+        user.rules as iptables-restore lines and matches every link swv...
+    """
+    if _setting(_text(etc / "ufw/ufw.conf"), "ENABLED") != "yes":
+        return None
+    policy = _setting(_text(etc / "default/ufw"), "DEFAULT_INPUT_POLICY")
+    return Ufw(
+        denies_incoming=policy != "accept",
+        admits_dns=bool(
+            re.search(
+                rf"^-A ufw-user-input -i {re.escape(LINKS)} .*-j ACCEPT",
+                _text(etc / "ufw/user.rules"),
+                re.MULTILINE,
+            )
+        ),
+    )
+
+
+def firewalld(etc: Path = ETC) -> Firewalld:
+    """Read which of firewalld's zones that accept everything has our links, for good.
+
+    Source:
+        firewalld 1.3.3 turns interface "swv+" of a zone into iifname "swv*".
+    """
+    for zone in sorted((etc / "firewalld/zones").glob("*.xml")):
+        text = _text(zone)
+        if f'<interface name="{LINKS}"/>' in text and 'target="ACCEPT"' in text:
+            return Firewalld(zone=zone.stem)
+    return Firewalld(zone="")
+
+
+def running(names: Iterable[str]) -> frozenset[str]:
+    """Tell which of these programs run in our network namespace.
+
+    Args:
+        names: As in /proc/PID/comm, at most 15 characters.
+    """
+    here = _namespace("thread-self")
+    return frozenset(
+        name
+        for comm in Path("/proc").glob("[0-9]*/comm")
+        if (name := _text(comm).strip()) in names and _namespace(comm.parent.name) == here
+    )
+
+
+def drop_chains() -> tuple[DropChain, ...]:
+    """Find nftables base chains of others that drop forwarded or incoming packets by policy."""
+    chains = parse_chains(_nft("list chains"))
+    return tuple(
+        DropChain(
+            family=c.family,
+            table=c.table,
+            name=c.name,
+            hook=c.hook,
+            admits=parse_admits(_nft(f"list chain {c.family} {c.table} {c.name}")),
+        )
+        for c in chains
+    )
+
+
+def parse_chains(listing: str) -> tuple[DropChain, ...]:
+    """Pick out of ``nft -j list chains`` the chains whose policy can hurt us.
+
+    Rules that drop are not looked for: what they are about is their owner's
+    business, and a policy is about everything.
+    """
+    return tuple(
+        DropChain(family=c["family"], table=c["table"], name=c["name"], hook=c["hook"])
+        for c in _objects(listing, "chain")
+        if c.get("policy") == "drop"
+        and c.get("hook") in ("forward", "input")
+        and c["family"] in ("ip", "ip6", "inet")
+        and c["table"] != TABLE
+    )
+
+
+def parse_admits(listing: str) -> frozenset[str]:
+    """Tell from ``nft -j list chain`` for which sides an accept names our links."""
+    return frozenset(
+        side
+        for rule in _objects(listing, "rule")
+        if any("accept" in statement for statement in rule["expr"])
+        for statement in rule["expr"]
+        if (side := _side(statement)) is not None
+    )
+
+
+def _side(statement: dict[str, Any]) -> str | None:
+    match statement:
+        case {"match": {"left": {"meta": {"key": str(key)}}, "right": str(right)}}:
+            ours = key in _SIDES and right == _NFT_LINKS
+            return key if ours else None
+    return None
+
+
+def _objects(listing: str, kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of one kind out of libnftables-json(5) output; "" holds none."""
+    for item in json.loads(listing)["nftables"] if listing else ():
+        if kind in item:
+            yield item[kind]
+
+
+def _nft(command: str) -> str:
+    """Ask nft for JSON; "" when it is missing, refused, or the object has just gone."""
+    try:
+        done = subprocess.run(
+            ["nft", "-j", *command.split()], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _setting(text: str, name: str) -> str:
+    """Return the value of NAME=value in a file of shell settings, lower case, unquoted."""
+    found = re.findall(rf"^\s*{name}=(.*)$", text, re.MULTILINE)
+    return str(found[-1]).strip().strip("\"'").lower() if found else ""
+
+
+def _namespace(process: str) -> str:
+    try:
+        return str(Path("/proc", process, "ns/net").readlink())
+    except OSError:
+        return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,83 @@
+"""Which commands bring our two rules where they belong: text of iptables in, commands out."""
+
+from __future__ import annotations
+
+import pytest
+
+from seaway.kernel.forward_policy import ForwardPolicy, parse, plan
+
+IN = "-i swv+ -m comment --comment seaway -j ACCEPT"
+OUT = "-o swv+ -m comment --comment seaway -j ACCEPT"
+JUMP = "-A FORWARD -j DOCKER-USER"
+DROP, ACCEPT = "-P FORWARD DROP", "-P FORWARD ACCEPT"
+T = "iptables-nft"
+
+
+def planned(forward: list[str], docker_user: list[str] | None = None) -> list[str]:
+    observed = parse(T, "\n".join(forward), "\n".join(docker_user or []))
+    commands = plan(ForwardPolicy(filters=(observed,)))
+    return [" ".join(c).removeprefix(f"{T} -w 5 ") for c in commands]
+
+
+@pytest.mark.parametrize(
+    ("forward", "docker_user", "commands"),
+    [
+        ([ACCEPT], [], []),
+        ([DROP], [], [f"-I FORWARD 1 {OUT}", f"-I FORWARD 1 {IN}"]),
+        ([DROP, f"-A FORWARD {IN}", f"-A FORWARD {OUT}"], [], []),
+        ([DROP, f"-A FORWARD {IN}"], [], [f"-I FORWARD 1 {OUT}"]),
+        ([DROP, JUMP], [], [f"-I DOCKER-USER 1 {OUT}", f"-I DOCKER-USER 1 {IN}"]),
+        ([DROP, JUMP], [f"-A DOCKER-USER {IN}", f"-A DOCKER-USER {OUT}"], []),
+        (
+            [DROP, JUMP, f"-A FORWARD {IN}", f"-A FORWARD {OUT}"],
+            [],
+            [
+                f"-I DOCKER-USER 1 {OUT}",
+                f"-I DOCKER-USER 1 {IN}",
+                f"-D FORWARD {IN}",
+                f"-D FORWARD {OUT}",
+            ],
+        ),
+        (
+            [ACCEPT, JUMP],
+            [f"-A DOCKER-USER {IN}", f"-A DOCKER-USER {OUT}"],
+            [f"-D DOCKER-USER {IN}", f"-D DOCKER-USER {OUT}"],
+        ),
+        (
+            [DROP, f"-A FORWARD {IN}", f"-A FORWARD {OUT}", f"-A FORWARD {IN}"],
+            [],
+            [f"-D FORWARD {IN}"],
+        ),
+        (
+            [DROP, f"-A FORWARD {IN}", f"-A FORWARD {OUT}", f"-A FORWARD {IN} -d 10.0.0.0/8"],
+            [],
+            [f"-D FORWARD {IN} -d 10.0.0.0/8"],
+        ),
+    ],
+    ids=[
+        "policy accept, nothing there",
+        "policy drop",
+        "settled in FORWARD",
+        "one rule lost",
+        "Docker",
+        "settled in DOCKER-USER",
+        "Docker came later",
+        "policy is accept again",
+        "a rule twice",
+        "an older kind of rule of ours",
+    ],
+)
+def test_plan(forward, docker_user, commands):
+    """Rules are added before others go, and only ours are named."""
+    assert commands == planned(forward, docker_user)
+
+
+def test_rules_of_others_are_not_ours():
+    """A comment that merely contains our word, or is quoted, belongs to someone else."""
+    foreign = [
+        "-A FORWARD -m comment --comment seawayish -j DROP",
+        '-A FORWARD -m comment --comment "not seaway" -j DROP',
+        "-A FORWARD -i seaway -j DROP",
+    ]
+
+    assert [] == planned([ACCEPT, *foreign])
