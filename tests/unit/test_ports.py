@@ -160,6 +160,24 @@ def test_a_wrong_form_is_one_clear_line(text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("80", "80/tcp"),
+        ("target=80,published=8080,host_ip=::1", "[::1]:8080:80/tcp"),
+        ("192.0.2.1::53/udp", "192.0.2.1::53/udp"),
+        ("8000-8002:80-82", "8000-8002:80-82/tcp"),
+        (
+            "8000-8002:80,from=2001:db8::/32,192.0.2.7",
+            "8000-8002:80/tcp,from=192.0.2.7/32,2001:db8::/32",
+        ),
+    ],
+)
+def test_a_specification_writes_itself_in_the_short_form(text, short):
+    """Any form can be shown in the one users know best."""
+    assert short == str(parse_publish(text))
+
+
 def test_half_a_host_range_is_refused():
     """A specification has both ends of its host range or neither."""
     with pytest.raises(InvalidSpec, match="both its ends"):
