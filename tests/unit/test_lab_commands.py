@@ -1,0 +1,71 @@
+"""The command line of the lab."""
+
+import pytest
+
+from seaway.cli import lab_commands
+from seaway.cli.flags import UsageError
+from seaway.cli.lab import LAB, run
+from seaway.cli.parse import parse
+from seaway.errors import InvalidSpec, NotFound, Unsupported
+
+ABSENT = "--name=nosuch"
+
+
+def parsed(*words: str):
+    node = LAB.child(words[0])
+    assert node is not None
+    return parse(node, words[1:], f"seaway lab {words[0]}")
+
+
+@pytest.fixture
+def root(monkeypatch):
+    """We pass for root, and no lab is made."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("seaway.lab.lifecycle.up", None)
+
+
+def test_every_command_of_the_table_does_something():
+    """The grammar and what it calls name the same commands."""
+    assert [child.name for child in LAB.children] == list(lab_commands.COMMANDS)
+
+
+def test_words_after_the_host_belong_to_the_command():
+    """Flags of the command that is run are not ours."""
+    line = parsed("exec", "host1", "seaway", "run", "-d", "--name", "web", "nginx")
+
+    assert "lab" == line.flag("name").value
+    assert ("seaway", "run", "-d", "--name", "web", "nginx") == line.argument("COMMAND").list
+
+
+@pytest.mark.parametrize("hosts", ["", "two", "-1", "1.5"])
+def test_a_number_of_hosts_is_a_number(root, hosts):
+    """What is not a number is a mistake of usage."""
+    with pytest.raises(UsageError, match="--hosts is a number"):
+        run("up", parsed("up", f"--hosts={hosts}"))
+
+
+def test_an_odd_name_is_refused_before_anything_is_made(root):
+    """The rule for names is in the message."""
+    with pytest.raises(InvalidSpec, match="1 to 16 of a-z"):
+        run("up", parsed("up", "--name", "../x"))
+
+
+@pytest.mark.parametrize("command", ["start", "kill", "pause", "resume", "power-off", "cut"])
+def test_a_lab_that_is_not_there_has_no_hosts(root, command):
+    """Every command on a host says how to make the lab."""
+    with pytest.raises(NotFound, match="seaway lab up --name nosuch"):
+        run(command, parsed(command, ABSENT, "host1"))
+
+
+def test_removing_a_lab_that_is_not_there_is_fine(root, capsys):
+    """down can be repeated; it says that there was nothing to do."""
+    assert 0 == run("down", parsed("down", ABSENT))
+    assert "there is no lab 'nosuch'\n" == capsys.readouterr().err
+
+
+def test_running_a_command_needs_root(monkeypatch):
+    """One clear line instead of nsenter's complaint."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+
+    with pytest.raises(Unsupported, match="needs root"):
+        run("exec", parsed("exec", "host1", "true"))
