@@ -74,8 +74,14 @@ def test_looking_changes_nothing(host):
     """Links, addresses, rules and sysctls are the same before and after."""
 
     def picture():
-        commands = ("ip address", "nft list ruleset", "cat /proc/net/ip_tables_names")
-        return [host.run(c) for c in commands], host.run("sysctl net.ipv4.ip_forward")
+        commands = (
+            "ip -brief -4 address",
+            "ip route",
+            "nft list ruleset",
+            "cat /proc/net/ip_tables_names",
+            "sysctl net.ipv4.conf",
+        )
+        return [host.run(c) for c in commands]
 
     before = picture()
     gather(host)
@@ -86,12 +92,12 @@ def test_looking_changes_nothing(host):
 def test_the_caller_stays_where_it_is(host):
     """Features are tried elsewhere: the thread that asked has not moved, its links are the same."""
     with inside(str(host.path)):
-        home, links = Path("/proc/thread-self/ns/net").readlink(), host.run("ip -o link")
+        home, links = Path("/proc/thread-self/ns/net").readlink(), host.run("ip -brief link")
         features.link_kinds()
         features.nft_refused()
 
         assert home == Path("/proc/thread-self/ns/net").readlink()
-        assert links == host.run("ip -o link")
+        assert links == host.run("ip -brief link")
 
 
 def test_kernel_features():

@@ -166,14 +166,20 @@ def namespaces(*names: str) -> Iterator[tuple[Namespace, ...]]:
 def cable(
     a: Namespace, a_link: str, a_address: str, b: Namespace, b_link: str, b_address: str
 ) -> None:
-    """Join two namespaces with a veth pair; addresses may be lists joined by commas."""
+    """Join two namespaces with a veth pair that carries packets at once.
+
+    Addresses may be lists joined by commas, or "".
+    """
     a.run(f"ip link add {a_link} type veth peer name {b_link} netns {b.name}")
-    for space, link, addresses in ((a, a_link, a_address), (b, b_link, b_address)):
+    ends = ((a, a_link, a_address), (b, b_link, b_address))
+    for space, link, addresses in ends:
         # an IPv6 address, the link-local one too, is usable at once instead of seconds later
         space.run(f"sysctl -eqw net.ipv6.conf.{link}.accept_dad=0")
         for address in filter(None, addresses.split(",")):
             space.run(f"ip address add {address} dev {link}")
         space.run(f"ip link set {link} up")
+    for space, link, _ in ends:  # the kernel drops what is sent before it has seen the carrier
+        wait_until(lambda s=space, n=link: "state UP" in s.run(f"ip -o link show dev {n}"))
 
 
 def wait_until(true: Callable[[], object], seconds: float = 5, what: str = "") -> None:
