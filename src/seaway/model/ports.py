@@ -291,8 +291,8 @@ def _split(mapping: str) -> tuple[str, str, str]:
         return ip, host, container
     head, _, container = mapping.rpartition(":")
     ip, _, host = head.rpartition(":")
-    if "." in host:
-        raise InvalidSpec(f"{host!r} is not a port: for a free port write {host}::{container}")
+    if host.count(".") == 3:  # an address where a port belongs
+        raise InvalidSpec(f"{host!r} is not a port: for a free port write IP::CONTAINER")
     return ip, host, container
 
 
@@ -349,11 +349,13 @@ def _parse_prefix(text: str) -> Prefix:
     try:
         loose = ip_network(text, strict=False)
     except ValueError:
-        raise InvalidSpec(f"from={text!r} is not a range like 192.0.2.0/24") from None
+        loose = None
+    if loose is None or "%" in text:  # an address's scope means nothing in a range
+        raise InvalidSpec(f"from={text!r} is not a range like 192.0.2.0/24")
     try:
         return ip_network(text)
     except ValueError:
-        raise InvalidSpec(f"from={text} has host bits set: write {loose}") from None
+        raise InvalidSpec(f"from={text!r} has host bits set: write {loose}") from None
 
 
 def _allow_list(sources: Iterable[Prefix], host_ip: Address | None) -> tuple[Prefix, ...]:
@@ -375,9 +377,11 @@ def _check_address(address: Address | None) -> None:
     if address is None:
         return
     if address.is_multicast:
-        raise InvalidSpec(f"{address} is a multicast address: publish on an address of this host")
-    if address.version == 6 and address.is_link_local:
-        raise InvalidSpec(f"{address} means nothing without its link: publish on a global address")
+        raise InvalidSpec(
+            f"{str(address)!r} is a multicast address: publish on an address of this host"
+        )
+    if isinstance(address, IPv6Address) and (address.is_link_local or address.scope_id):
+        raise InvalidSpec(f"{str(address)!r} belongs to one link: publish on a global address")
 
 
 def _same_place(a: Address, b: Address) -> bool:
