@@ -7,6 +7,7 @@ whatever says READY=1 on its NOTIFY_SOCKET.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from seaway.engine import podman
 from seaway.errors import AgentUnreachable, NotFound
 from seaway.kernel import netns
 from seaway.lab import agents, faults, leftovers, lifecycle, processes, shell, wire
@@ -259,7 +261,7 @@ def test_only_a_running_agent_can_be_frozen(pair):
     """The error says how to start it."""
     faults.kill(pair, "host1")
 
-    with pytest.raises(AgentUnreachable, match="seaway lab start host1"):
+    with pytest.raises(AgentUnreachable, match=f"seaway lab start --name {pair.name} host1"):
         faults.pause(pair, "host1")
 
 
@@ -325,7 +327,7 @@ def test_powering_off_kills_everything_and_keeps_the_disk(pair):
     assert [-9, -9] == [sleeper.wait(5) for sleeper in sleepers]
     assert AgentState.OFF == states(pair)["host1"]
     assert not host.run_dir.exists()
-    with pytest.raises(NotFound, match="powered off"):
+    with pytest.raises(NotFound, match="host1 is off: switch it on"):
         faults.cut(pair, "host1")
 
     assert faults.start(pair, "host1", ready)
@@ -405,3 +407,68 @@ def test_going_up_and_down_is_quick(blank):
 
     assert up - begin < 2
     assert time.monotonic() - up < 3
+
+
+@pytest.fixture
+def container(pair):
+    """A container on host1, from the machine's own programs, in a namespace that host1 keeps.
+
+    Yields the engine, to ask it, and the container's id.
+    """
+    if shutil.which("podman") is None:
+        pytest.skip("there is no podman here")
+    if "4294967295" not in Path("/proc/self/uid_map").read_text():
+        pytest.skip("podman's containers need the machine's own root")
+    host = pair.host("host1")
+    engine = podman.find(host.podman_root, host.run_dir, None)
+    place = host.run_dir / "netns" / "c1"
+    netns.create(str(place))
+    root = host.state_dir / "rootfs"
+    for folder in ("dev", "etc", "proc", "run", "sys", "tmp"):
+        (root / folder).mkdir(parents=True)
+    binds = [f"--volume={d}:{d}:ro" for d in ("/bin", "/lib", "/lib64", "/usr") if Path(d).exists()]
+    words = ("run", *engine.run_flags, "--detach", f"--network=ns:{place}", *binds)
+    run = shell.enter(pair, "host1", engine.argv(*words, "--rootfs", str(root), "sleep", "1000"))
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+    return engine, done.stdout.strip()
+
+
+def traces(container: str) -> list[str]:
+    """What is left on the machine of a container: runtime state, processes, control groups."""
+    state = [
+        str(p) for p in (Path("/run/runc", container), Path("/run/crun", container)) if p.exists()
+    ]
+    found = subprocess.run(
+        ["pgrep", "-f", container], capture_output=True, text=True
+    ).stdout.split()
+    groups = Path("/sys/fs/cgroup").rglob(f"libpod-{container}")
+    return [*state, *found, *map(str, groups)]
+
+
+@pytest.mark.parametrize("powered_off", [False, True])
+def test_removing_a_lab_removes_its_containers(pair, container, powered_off):
+    """Running containers end, and leave no mount, process, runtime state or control group."""
+    _, ident = container
+    assert traces(ident)
+    if powered_off:
+        faults.power_off(pair, "host1")
+
+    lifecycle.down(pair)
+
+    assert not traces(ident)
+
+
+def test_containers_start_again_after_a_power_off(pair, container):
+    """As after a reboot, Podman finds them stopped and can start them."""
+    engine, ident = container
+    faults.power_off(pair, "host1")
+    assert not leftovers.mounts_under([pair.host("host1").state_dir])
+
+    faults.start(pair, "host1", ready)
+    netns.create(str(pair.host("host1").run_dir / "netns" / "c1"))
+    done = subprocess.run(
+        shell.enter(pair, "host1", engine.argv("start", ident)), capture_output=True, text=True
+    )
+
+    assert 0 == done.returncode, done.stderr

@@ -37,7 +37,7 @@ def test_seaway_on_the_path_is_this_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("machine", "cure"),
-    [("host1", "seaway lab start host1 --name nosuch"), ("outside", "seaway lab up --name nosuch")],
+    [("host1", "seaway lab start --name nosuch host1"), ("outside", "seaway lab up --name nosuch")],
 )
 def test_a_machine_that_is_off_cannot_be_entered(machine, cure):
     """The message says how to switch it on."""

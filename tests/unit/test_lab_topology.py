@@ -113,3 +113,10 @@ def test_counting_hosts_takes_the_highest():
     """A lab whose first hosts have gone still has the later ones."""
     assert 12 == count_hosts(["outside", "host2", "host12", "wire", "hosts"])
     assert 0 == count_hosts(["outside"])
+
+
+def test_what_to_type_names_the_lab_unless_it_is_the_usual_one():
+    """Messages can be copied and run."""
+    assert "seaway lab start host1" == Lab().host("host1").start_command
+    assert "seaway lab start --name try host1" == Lab(name="try").host("host1").start_command
+    assert "seaway lab up --name try" == Lab(name="try").machine("outside").start_command

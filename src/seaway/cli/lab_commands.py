@@ -11,7 +11,7 @@ from seaway.cli.output import listing
 from seaway.cli.parse import Parsed
 from seaway.lab import faults, lifecycle, shell
 from seaway.lab.lifecycle import MachineStatus
-from seaway.lab.topology import DEFAULT_NAME, Lab
+from seaway.lab.topology import Lab, command_line
 
 _COLUMNS: Final = {
     "LAB": "Lab",
@@ -27,9 +27,8 @@ _COLUMNS: Final = {
 def up(parsed: Parsed) -> int:
     """Bring up a lab and say what to do next."""
     lab = lifecycle.up(Lab(name=_name(parsed), hosts=_hosts(parsed)), report=_progress)
-    option = "" if lab.name == DEFAULT_NAME else f"--name {lab.name} "
     print(f"Lab {lab.name!r} is up: {', '.join(lab.host_names)} and outside.  Go on with")
-    print(f"  seaway lab exec {option}host1 seaway status")
+    print(f"  {command_line(lab.name, 'exec', 'host1', 'seaway', 'status')}")
     return 0
 
 

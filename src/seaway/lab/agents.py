@@ -22,13 +22,10 @@ import seaway
 from seaway.errors import AgentUnreachable
 from seaway.lab import processes
 from seaway.lab.processes import Process, Stat
-from seaway.lab.topology import Machine
+from seaway.lab.topology import IMAGE_STORE, Machine
 
 AgentCommand = Callable[[Machine], Sequence[str]]
 """Makes the command that is started in a host; tests give a stand-in."""
-
-IMAGE_STORE: Final = Path("/var/lib/seaway/images")
-"""Images that all hosts of all labs read; written by nobody here."""
 
 READY_SECONDS: Final = 20.0
 END_SECONDS: Final = 5.0
@@ -111,7 +108,7 @@ def signal_agent(host: Machine, number: signal.Signals) -> None:
     stat = running(host)
     if stat is None or not processes.send(stat.process, number):
         raise AgentUnreachable(
-            f"the agent of {host.name} is not running: start it with `seaway lab start {host.name}`"
+            f"the agent of {host.name} is not running: start it with `{host.start_command}`"
         )
 
 

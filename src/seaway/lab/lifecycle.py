@@ -23,6 +23,7 @@ from seaway.lab.topology import (
     STATE_ROOT,
     Lab,
     Machine,
+    command_line,
     count_hosts,
     is_lab_name,
     lab_of_namespace,
@@ -150,7 +151,7 @@ def find(name: str, state_root: Path = STATE_ROOT, run_root: Path = RUN_ROOT) ->
     lab = Lab(name=name, state_root=state_root, run_root=run_root)
     known = known_hosts(lab)
     if known is None:
-        raise NotFound(f"there is no lab {name!r}: make it with `seaway lab up --name {name}`")
+        raise NotFound(f"there is no lab {name!r}: make it with `{command_line(name, 'up')}`")
     return replace(lab, hosts=max(1, known))
 
 

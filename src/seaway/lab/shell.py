@@ -23,11 +23,10 @@ def enter(lab: Lab, machine: str, command: Sequence[str]) -> list[str]:
     Raises:
         NotFound: No such machine, or it is off.
     """
-    there = lab.machine(machine).netns
-    if not netns.exists(str(there)):
-        cure = f"seaway lab start {machine}" if machine in lab.host_names else "seaway lab up"
-        raise NotFound(f"{machine} of lab {lab.name!r} is off: `{cure} --name {lab.name}`")
-    return ["nsenter", f"--net={there}", "--", *command]
+    there = lab.machine(machine)
+    if not netns.exists(str(there.netns)):
+        raise NotFound(f"{machine} is off: switch it on with `{there.start_command}`")
+    return ["nsenter", f"--net={there.netns}", "--", *command]
 
 
 def environment(lab: Lab, machine: str, base: Mapping[str, str] = os.environ) -> dict[str, str]:

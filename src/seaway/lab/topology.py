@@ -46,6 +46,8 @@ HOSTS_MAX: Final = 99
 
 STATE_ROOT: Final = Path("/var/lib/seaway/lab")
 RUN_ROOT: Final = Path("/run/seaway/lab")
+IMAGE_STORE: Final = Path("/var/lib/seaway/images")
+"""Images that all hosts of all labs read; written by nobody here."""
 NETNS_ROOT: Final = Path("/run/netns")  # where ip-netns(8) looks for names
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,14}[a-z0-9])?")
@@ -60,6 +62,7 @@ class Machine:
     """A host, or ``outside``.
 
     Attributes:
+        lab: Name of its lab.
         name: host1, host2, ... or outside; also its port's name on the wire.
         netns: Path that opens its network namespace.
         v4, v6: Its addresses on eth0.
@@ -68,6 +71,7 @@ class Machine:
         run_dir: Empty after a power-off.
     """
 
+    lab: str
     name: str
     netns: Path
     v4: IPv4Interface
@@ -80,6 +84,13 @@ class Machine:
     def has_agent(self) -> bool:
         """Does an agent run on it?"""
         return self.name != OUTSIDE
+
+    @property
+    def start_command(self) -> str:
+        """What to type to switch it on, for messages."""
+        if self.has_agent:
+            return command_line(self.lab, "start", self.name)
+        return command_line(self.lab, "up")
 
     @property
     def socket(self) -> Path:
@@ -163,6 +174,7 @@ class Lab:
             raise NotFound(f"lab {self.name!r} has no machine {name!r}: {self._roll(names)}")
         number = OUTSIDE_NUMBER if name == OUTSIDE else int(name.removeprefix("host"))
         return Machine(
+            lab=self.name,
             name=name,
             netns=self._netns(name),
             v4=IPv4Interface(f"{UNDERLAY_4[number]}/{UNDERLAY_4.prefixlen}"),
@@ -178,6 +190,12 @@ class Lab:
 
     def _roll(self, names: tuple[str, ...]) -> str:
         return f"it has {', '.join(names)}"
+
+
+def command_line(lab: str, command: str, *words: str) -> str:
+    """What to type to run ``seaway lab COMMAND`` on *lab*, for messages."""
+    option = () if lab == DEFAULT_NAME else ("--name", lab)
+    return " ".join(("seaway", "lab", command, *option, *words))
 
 
 def is_lab_name(name: str) -> bool:

@@ -180,7 +180,7 @@ def cut(lab: Lab, machine: Machine, other: Machine | None = None) -> None:
         KernelError: Linux refused.
     """
     for end in (machine, other) if other else (machine,):
-        _check_plugged(lab, end)
+        _check_plugged(end)
     if other is None:
         ip_batch(lab.wire_netns, [f"link set {machine.name} down"])
     else:
@@ -246,12 +246,9 @@ def _elements(pairs: Collection[tuple[str, str]]) -> str:
     return "{ " + ", ".join(f'"{a}" . "{b}"' for a, b in sorted(pairs)) + " }"
 
 
-def _check_plugged(lab: Lab, machine: Machine) -> None:
+def _check_plugged(machine: Machine) -> None:
     if not netns.exists(str(machine.netns)):
-        raise NotFound(
-            f"{machine.name} of lab {lab.name!r} is powered off: "
-            f"boot it with `seaway lab start {machine.name}`"
-        )
+        raise NotFound(f"{machine.name} is off: switch it on with `{machine.start_command}`")
 
 
 def _set_sysctls(where: Path, settings: Mapping[str, str]) -> None:
