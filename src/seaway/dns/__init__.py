@@ -1,0 +1,1 @@
+"""Names: answers the containers' DNS questions and forwards what is not ours."""
