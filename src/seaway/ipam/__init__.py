@@ -1,1 +1,1 @@
-"""Handing out subnets and addresses.  Allocation is pure; committing is the store's compare-and-swap."""
+"""Handing out subnets and addresses.  Allocation is pure; committing is the store's."""

@@ -13,12 +13,14 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
 from seaway.errors import KernelError, NotFound, from_errno
+from seaway.kernel import conntrack, netns
 from seaway.kernel import netlink as nl
-from seaway.kernel import netns
+from seaway.kernel.conntrack import open_socket
 from seaway.kernel.messages import (
     configure,
     delete_link,
@@ -30,6 +32,7 @@ from seaway.kernel.messages import (
     set_up,
 )
 from seaway.kernel.nft import Nft
+from seaway.model.network import Address
 from seaway.plan.diff import Diff
 from seaway.plan.resources import (
     TABLE,
@@ -84,6 +87,26 @@ def element_text(verb: str, elements: Iterable[Element]) -> str:
     return "\n".join(_element_lines(verb, elements))
 
 
+def moved_udp_ports(plan: Diff, version: int) -> dict[int, tuple[Address, int] | None]:
+    """Map every UDP host port whose element *plan* touches to its backend from now on."""
+    moved: dict[int, tuple[Address, int] | None] = {}
+    made = [*plan.create, *(new for _, new in plan.change)]
+    touched = [*plan.delete, *(old for old, _ in plan.change), *made]
+    for e in only(Element, touched):
+        if not e.set.startswith("publish") or not e.set.endswith(str(version)):
+            continue
+        *_, proto, span = e.match
+        if proto != "udp":
+            continue
+        first, _, last = span.partition("-")
+        for port in range(int(first), int(last or first) + 1):
+            moved.setdefault(port, None)
+            if any(e is m for m in made):
+                inner = int(e.value[1]) if len(e.value) > 1 else port
+                moved[port] = (ip_address(e.value[0]), inner)
+    return moved
+
+
 # -- carrying out -------------------------------------------------------------------------
 
 
@@ -96,14 +119,27 @@ class Applier:
     def __init__(self) -> None:
         self.nft = Nft()
         self.netlink = nl.Netlink()
+        self.conntrack = open_socket()
+        self._remover = nl.Netlink()
+
+    @property
+    def ports(self) -> frozenset[int]:
+        """Netlink port numbers of our own requests, which announcements of their effect carry."""
+        return frozenset({self.netlink.port, self._remover.port})
 
     def close(self) -> None:
         """Let go of the sockets."""
         self.nft.close()
-        self.netlink.close()
+        for sock in (self.netlink, self.conntrack, self._remover):
+            sock.close()
 
-    def apply(self, plan: Diff) -> None:
+    def apply(self, plan: Diff) -> tuple[str, ...]:
         """Make the kernel match; see the module's docstring for the order.
+
+        Returns:
+            Host links that are still to be removed with remove_links().  The
+            kernel takes some 40 ms over each, so that is left to a thread; by
+            now nothing passes them any more, since their elements have gone.
 
         Raises:
             KernelError: The first refusal.  Deletions are skipped then; the
@@ -120,7 +156,23 @@ class Applier:
         for path in dict.fromkeys(_place(item) for item in made):
             if path:
                 self._inside(path, [item for item in made if _place(item) == path])
-        self._delete(plan.delete)
+        doomed = self._delete(plan.delete)
+        self._cut_udp(plan)
+        return doomed
+
+    def remove_links(self, names: Iterable[str]) -> None:
+        """Delete links of ours.  May run in another thread, one call at a time."""
+        self._remover.batch([delete_link(name) for name in names])
+
+    def _cut_udp(self, plan: Diff) -> None:
+        """Give flows to UDP ports that changed hands a new start."""
+        for version in (4, 6):
+            if moved := moved_udp_ports(plan, version):
+                flows = conntrack.udp_flows(self.conntrack, version)
+                conntrack.cut(
+                    self.conntrack,
+                    [f for f in flows if f.to_port in moved and f.answered_by != moved[f.to_port]],
+                )
 
     def _run_nft(self, text: str, made: list[Resource]) -> None:
         try:
@@ -199,7 +251,7 @@ class Applier:
             batch += [set_up(index[name], name) for name in names if name != "lo"]
             sock.batch([*batch, *index.messages(items)])
 
-    def _delete(self, gone: tuple[Resource, ...]) -> None:
+    def _delete(self, gone: tuple[Resource, ...]) -> tuple[str, ...]:
         links = only(Link, gone)
         dead = {(link.netns, link.name) for link in links}
         dead |= {(link.peer_netns, link.peer_name) for link in links if link.peer_netns}
@@ -214,9 +266,9 @@ class Applier:
         for path, items in by_place.items():
             if path not in spaces:
                 self._delete_in(path, items)
-        self.netlink.batch([delete_link(link.name) for link in links if not link.netns])
         for space in spaces:
             netns.remove(space)
+        return tuple(link.name for link in links if not link.netns)
 
     def _delete_in(self, path: str, items: list[Resource]) -> None:
         """Deleting what is in a namespace that has gone is success."""

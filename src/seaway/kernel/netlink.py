@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from seaway.errors import from_errno
 from seaway.kernel import netns
 
+NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h; missing from the socket module
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -82,15 +83,15 @@ def attrs(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket in one network namespace.
+    """A netlink socket, of the routing family unless told otherwise, in one namespace.
 
     Not for concurrent use: a call sends and reads its own answers.
     """
 
-    def __init__(self, path: str = "") -> None:
+    def __init__(self, path: str = "", protocol: int = socket.NETLINK_ROUTE) -> None:
         with netns.inside(path):
             self._sock = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
             )
         self._sock.bind((0, 0))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)

@@ -110,6 +110,14 @@ def remove(path: str) -> None:
     Path(path).unlink(missing_ok=True)
 
 
+def inode(path: str) -> int:
+    """Return the number that tells namespaces apart while they exist; 0 if there is none."""
+    try:
+        return Path(path).stat().st_ino
+    except OSError:
+        return 0
+
+
 def of_pid(pid: int) -> str:
     """Path of the network namespace that process *pid* runs in."""
     return f"/proc/{pid}/ns/net"

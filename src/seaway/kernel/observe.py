@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from seaway.errors import NotFound
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns as namespaces
 from seaway.kernel.messages import OWN_ALIAS
@@ -31,6 +33,7 @@ from seaway.plan.resources import (
     Resource,
     Route,
     RouteKind,
+    Sysctl,
 )
 
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg
@@ -181,6 +184,17 @@ def inside(path: str, names: Collection[str]) -> list[Resource]:
         found += routes(sock, every, path)
         found += (n for n in _neighbours(sock, ours, path) if not n.address.is_multicast)
         return found
+
+
+def sysctls(wanted: Iterable[Sysctl]) -> Iterator[Sysctl]:
+    """Read the settings that *wanted* names; a namespace that has gone has none."""
+    for setting in wanted:
+        path = Path("/proc/sys", *setting.name.split("."))
+        try:
+            with namespaces.inside(setting.netns):
+                yield replace(setting, value=path.read_text().strip())
+        except (OSError, NotFound):
+            continue
 
 
 def kept_netns(folder: str) -> list[Netns]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NewType
 
@@ -19,6 +20,15 @@ from seaway.model.ports import PortSpec, PublishedPort
 
 SandboxId = NewType("SandboxId", str)
 EndpointId = NewType("EndpointId", str)
+
+
+class Phase(StrEnum):
+    """Where a sandbox is in its life."""
+
+    CREATED = "created"  # ports are bound, nothing runs yet, names are not answered
+    RUNNING = "running"  # names are answered
+    STOPPED = "stopped"  # keeps its addresses; no ports, no names
+
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -46,13 +56,16 @@ class Sandbox:
         name: What people call it, unique on the host.
         netns: Path that opens the namespace, e.g. /run/seaway/netns/<id>.
         made_netns: Seaway created the namespace and removes it at the end.
+        pid: The process that is attached, or whose end stops the container; 0 if unknown.
+        started: When that process started, in clock ticks since boot (proc(5), field 22
+            of stat), so that a reused number is not mistaken for it.
         hostname: Also a DNS name; empty when the caller has none.
         asked: Ports as they were asked for.
         published: Ports as they are bound now; empty while stopped.
         sysctls: ``net.*`` settings inside the namespace.
         container: The engine's id of the container, once it has one.
         auto_remove: Forget the sandbox when its process ends.
-        running: Are names answered and ports published?
+        phase: Decides whether names are answered and ports are published.
         created: Seconds since the epoch.
     """
 
@@ -69,7 +82,9 @@ class Sandbox:
     container: str = ""
     image: str = ""
     auto_remove: bool = False
-    running: bool = False
+    pid: int = 0
+    started: int = 0
+    phase: Phase = Phase.CREATED
     created: float = 0.0
 
     def __post_init__(self) -> None:

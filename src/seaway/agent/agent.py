@@ -1,0 +1,175 @@
+"""One agent: the parts wired together, and what they say about themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from seaway import __version__
+from seaway.agent import networks
+from seaway.agent.bindings import Bindings
+from seaway.agent.core import Core, load_site
+from seaway.agent.drift import DriftMonitor
+from seaway.agent.events import Events
+from seaway.agent.guests import FirewallGuard
+from seaway.agent.metrics import Collector
+from seaway.agent.names import Names
+from seaway.agent.reconcile import Plans, Reconciler
+from seaway.agent.restore import restore
+from seaway.agent.state import State
+from seaway.agent.watch import ContainerWatch
+from seaway.dns.answer import Directory
+from seaway.dns.forward import Forwarder
+from seaway.dns.server import DnsServer
+from seaway.dns.upstreams import HostResolvers
+from seaway.engine import podman
+from seaway.kernel import surroundings
+from seaway.kernel.apply import Applier
+from seaway.plan.resources import TABLE
+from seaway.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How an agent was started."""
+
+    state_dir: Path
+    run_dir: Path
+    podman_root: Path | None = None
+    image_store: Path | None = None
+
+
+class Agent:
+    """Everything that runs on one host.  Made in the host's network namespace."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._began = time.monotonic()
+        self._applier = Applier()
+        facts = surroundings.facts(self._applier.netlink)
+        events = Events()
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = State(SqliteStore(settings.state_dir / "state.db"))
+        resolvers = HostResolvers()
+        forwarder = Forwarder(resolvers)
+        directory = Directory()
+        self.dns = DnsServer(directory, forwarder)
+        kernel = Reconciler(self._applier, self._plans, str(settings.run_dir / "netns"), events)
+        self.core = Core(
+            state=state,
+            kernel=kernel,
+            bindings=Bindings(ipv6=facts.ipv6),
+            names=Names(directory, self.dns),
+            events=events,
+            host=facts,
+            site=load_site(settings.state_dir),
+            run_dir=settings.run_dir,
+            taken=lambda: surroundings.taken(self._applier.netlink),
+        )
+        self.engine = podman.find(settings.podman_root, settings.run_dir, settings.image_store)
+        self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
+        self.guard = FirewallGuard(events)
+        self.drift = DriftMonitor(
+            lambda: kernel.known, self._applier.ports, kernel.kick, self.guard.kick
+        )
+        self._registry = CollectorRegistry()
+        self._registry.register(Collector(self))
+
+    async def prepare(self) -> None:
+        """Load, bind, audit: after this, everything that was asked for stands.
+
+        Nothing is deleted before all desired state has been loaded and what
+        became of each container meanwhile is known.
+        """
+        if self.core.host.ipv6:
+            surroundings.keep_router_advertisements()
+        await networks.ensure_predefined(self.core)
+        restore(self.core)
+        self.core.kernel.try_audit("start")
+        self.core.names.networks(self.core.state.networks.values(), ipv6=self.core.host.ipv6)
+        for sandbox in self.core.state.sandboxes.values():
+            self.core.names.put(sandbox, self.core.state.attachments(sandbox.id))
+        await self.watch.adopt()
+
+    def services(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Name what has to keep running."""
+        return {
+            "dns": self.dns.run,
+            "reconcile": self.core.kernel.run,
+            "drift": self.drift.run,
+            "containers": self.watch.run,
+            "firewalls": self.guard.run,
+        }
+
+    def _plans(self) -> Plans:
+        return self.core.plans()
+
+    # -- what it says about itself -------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Say what is applied, what failed and why."""
+        state, kernel = self.core.state, self.core.kernel
+        problems = [{"object": "kernel", "error": kernel.error}] if kernel.error else []
+        problems += [
+            {"object": state.sandboxes[i].name, "error": why}
+            for i, why in self.core.failures.items()
+            if i in state.sandboxes
+        ]
+        problems += [
+            {"object": where, "error": why} for where, why in self.core.names.errors.items()
+        ]
+        if self.guard.error:
+            problems.append({"object": "firewall", "error": self.guard.error})
+        return {
+            "version": __version__,
+            "healthy": not problems,
+            "problems": problems,
+            "uptime": round(time.monotonic() - self._began, 1),
+            "objects": self.sizes(),
+            "repairs": kernel.repairs,
+            "drops": {name: packets for name, (packets, _) in self.drops().items()},
+            "ipv6": self.core.host.ipv6,
+            "mtu": self.core.host.mtu,
+            "site": str(self.core.site),
+            "state_dir": str(self.settings.state_dir),
+        }
+
+    def sizes(self) -> dict[str, int]:
+        """Count objects by kind."""
+        state = self.core.state
+        return {
+            "networks": len(state.networks),
+            "sandboxes": len(state.sandboxes),
+            "endpoints": len(state.endpoints),
+            "published_ports": sum(p.count for s in state.sandboxes.values() for p in s.published),
+            "kernel_resources": len(self.core.kernel.known),
+        }
+
+    def drops(self) -> dict[str, tuple[int, int]]:
+        """Read the counters of everything we drop."""
+        listing = self._applier.nft.listing(f"counters table inet {TABLE}")
+        found = (item["counter"] for item in listing if "counter" in item)
+        return {c["name"]: (c["packets"], c["bytes"]) for c in found}
+
+    def dns_counters(self) -> Any:
+        """Return the name server's counters."""
+        return self.dns.counters
+
+    def repairs(self) -> tuple[int, bool]:
+        """Return resources put right since the start, and whether the kernel matches."""
+        return self.core.kernel.repairs, not self.core.kernel.error
+
+    def metrics(self) -> bytes:
+        """Render Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def close(self) -> None:
+        """Let go of sockets.  Containers, links, rules and ports in the kernel stay."""
+        self.core.kernel.close()
+        self.core.bindings.close()
+        self._applier.close()

@@ -1,0 +1,125 @@
+"""The parts that every operation needs, and what they keep in step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+from pathlib import Path
+
+from seaway.agent.bindings import Bindings
+from seaway.agent.events import Events
+from seaway.agent.names import Names
+from seaway.agent.reconcile import Plans, Reconciler
+from seaway.agent.state import State
+from seaway.ipam.pools import Taken, site_prefix
+from seaway.kernel import netns
+from seaway.model.network import Address, NetworkId
+from seaway.model.sandbox import Phase, Sandbox, SandboxId
+from seaway.plan.host import HostFacts, plan_host
+from seaway.plan.networks import plan_network
+from seaway.plan.sandboxes import plan_sandbox
+
+
+@dataclass(slots=True, kw_only=True)
+class Core:
+    """Everything an operation may use.
+
+    Attributes:
+        run_dir: Sockets, namespaces, pid files: gone after a reboot.
+        taken: Lists what this host's routes and resolvers use, afresh at each call.
+        cursors: Where the last address search of each subnet ended.
+        failures: Why a sandbox's ports could not be bound.
+        attached: Sandboxes by their namespace's inode, so that none is attached twice.
+    """
+
+    state: State
+    kernel: Reconciler
+    bindings: Bindings
+    names: Names
+    events: Events
+    host: HostFacts
+    site: IPv6Network
+    run_dir: Path
+    taken: Callable[[], list[Taken]]
+    cursors: dict[tuple[NetworkId, int], Address] = field(default_factory=dict)
+    failures: dict[SandboxId, str] = field(default_factory=dict)
+    attached: dict[int, SandboxId] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def only_one(self, name: str) -> AsyncIterator[None]:
+        """Let one operation at a time work on the object called *name*."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._locks.pop(name, None)
+
+    def netns_path(self, sandbox: SandboxId) -> str:
+        """Return where the namespace of a sandbox of our making is kept."""
+        return str(self.run_dir / "netns" / sandbox)
+
+    async def sync(self, sandbox: SandboxId) -> None:
+        """Bring kernel and names to what the state says of one sandbox.
+
+        Raises:
+            KernelError: Refused; an audit is on its way.
+        """
+        found = self.state.sandboxes.get(sandbox)
+        if found is None:
+            await self.kernel.change(f"sandbox/{sandbox}", ())
+            return
+        attachments = self.state.attachments(sandbox)
+        if reachable(found):
+            await self.kernel.change(
+                f"sandbox/{sandbox}", plan_sandbox(found, attachments, self.host)
+            )
+        self.names.put(found, attachments)
+
+    def plans(self) -> Plans:
+        """Plan everything this host should have."""
+        plans = {"host": plan_host(self.host)}
+        for network in self.state.networks.values():
+            plans[f"network/{network.id}"] = plan_network(network, self.host)
+        for sandbox in self.state.sandboxes.values():
+            if reachable(sandbox):
+                attachments = self.state.attachments(sandbox.id)
+                plans[f"sandbox/{sandbox.id}"] = plan_sandbox(sandbox, attachments, self.host)
+        return plans
+
+
+def reachable(sandbox: Sandbox) -> bool:
+    """Can its namespace be entered, or be made?"""
+    return sandbox.made_netns or netns.exists(sandbox.netns)
+
+
+def serves(sandbox: Sandbox) -> bool:
+    """Are its ports published?"""
+    return sandbox.phase is not Phase.STOPPED
+
+
+def new_id() -> str:
+    """Make a 12-digit hexadecimal id."""
+    return secrets.token_hex(6)
+
+
+def now() -> float:
+    """Return seconds since the epoch."""
+    return time.time()
+
+
+def load_site(state_dir: Path) -> IPv6Network:
+    """Read this host's own IPv6 /48, drawing it the first time."""
+    path = state_dir / "site"
+    if not path.exists():
+        temporary = path.with_suffix(".new")
+        temporary.write_text(secrets.token_hex(5) + "\n")
+        temporary.replace(path)
+    return site_prefix(bytes.fromhex(path.read_text().strip()))

@@ -1,0 +1,152 @@
+"""Put the pieces together and keep them running.  No decisions live here."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from seaway import __version__
+from seaway.agent.agent import Agent, Settings
+from seaway.agent.api import application
+from seaway.errors import Conflict, StoreError, Unsupported
+
+log = structlog.get_logger()
+
+SOCKET = "seaway.sock"
+GROUP = "seaway"
+"""Members may use the API; without the group only root may."""
+
+Service = Callable[[], Awaitable[None]]
+
+
+def run(settings: Settings) -> int:
+    """Run an agent until SIGTERM or SIGINT; returns the exit status.
+
+    Raises:
+        Unsupported, Conflict, StoreError: It cannot start; one line says why.
+    """
+    if os.geteuid() != 0:
+        raise Unsupported("the agent needs root: run it with sudo, or as a service")
+    _configure_log()
+    _raise_open_files()
+    listener = _listen(settings.run_dir)
+    try:
+        asyncio.run(_main(settings, listener))
+    finally:
+        with suppress(FileNotFoundError):
+            (settings.run_dir / SOCKET).unlink()
+    return 0
+
+
+async def _main(settings: Settings, listener: socket.socket) -> None:
+    agent = Agent(settings)
+    try:
+        await agent.prepare()
+        api = _Api(uvicorn.Config(application(agent), log_config=None, lifespan="off"))
+        await _serve({**agent.services(), "api": lambda: api.serve(sockets=[listener])})
+    finally:
+        agent.close()
+
+
+class _Api(uvicorn.Server):
+    """uvicorn, without its own signal handlers and with a word to systemd once it answers."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are _serve()'s business."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start answering, and say so."""
+        await super().startup(sockets)
+        _notify("READY=1")
+        log.info("agent_ready", version=__version__)
+
+
+async def _serve(services: dict[str, Service]) -> None:
+    """Run every service until a signal, or until one crashes: then all stop, and systemd
+    starts everything anew."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_named(s), name=name) for name, s in services.items()]
+        await stop.wait()
+        _notify("STOPPING=1")
+        for task in reversed(tasks):  # last started, first stopped
+            task.cancel()
+
+
+async def _named(service: Service) -> None:
+    await service()
+
+
+def _listen(run_dir: Path) -> socket.socket:
+    """Open the API's socket; a living agent on it is an error, a dead one's file is replaced."""
+    path = run_dir / SOCKET
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise StoreError(f"cannot make {run_dir}: {err.strerror}; check --run-dir") from None
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        else:
+            raise Conflict(f"an agent answers on {path} already: stop it first")
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    with suppress(KeyError):
+        os.chown(path, 0, grp.getgrnam(GROUP).gr_gid)
+        path.chmod(0o660)
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
+
+
+def _raise_open_files() -> None:
+    """Every published port is a bound socket."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing when nobody asked to be told."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return
+    address = "\0" + where[1:] if where.startswith("@") else where
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        sock.sendto(message.encode(), address)
+
+
+def _configure_log() -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False)
+            if sys.stderr.isatty()
+            else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,140 @@
+"""Operations on networks."""
+
+from __future__ import annotations
+
+from seaway.agent.core import Core, new_id, now
+from seaway.agent.requests import (
+    NetworkRequest,
+    parse_address,
+    parse_driver,
+    parse_options,
+    parse_prefix,
+)
+from seaway.agent.state import Change
+from seaway.errors import Conflict, InvalidSpec, SeawayError
+from seaway.ipam.pools import Taken
+from seaway.ipam.subnets import Wanted, assemble
+from seaway.model.names import check_name
+from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
+from seaway.plan.networks import plan_network
+
+
+async def create(core: Core, request: NetworkRequest) -> Network:
+    """Create a network.
+
+    Raises:
+        InvalidSpec: The request cannot work.
+        Conflict: The name or a subnet is taken; says by what.
+    """
+    check_name("network", request.name)
+    if core.state.has_network(request.name):
+        raise Conflict(f"network {request.name!r} exists already: choose another name")
+    driver = parse_driver(request.driver)
+    if driver in (Driver.HOST, Driver.NONE):
+        raise InvalidSpec(f"there is one {driver} network, called {driver!s}: use that")
+    network = Network(
+        id=NetworkId(new_id()),
+        name=request.name,
+        driver=driver,
+        subnets=_subnets(core, request, driver),
+        internal=request.internal,
+        options=parse_options(request.options),
+        labels=request.labels,
+        created=now(),
+    )
+    return await _install(core, network)
+
+
+async def ensure_predefined(core: Core) -> None:
+    """Make sure that bridge, host and none are there."""
+    for name, driver in PREDEFINED.items():
+        if core.state.has_network(name):
+            continue
+        subnets = (
+            _subnets(core, NetworkRequest(name=name), driver) if driver is Driver.BRIDGE else ()
+        )
+        core.state.commit(
+            Change(
+                put=[
+                    Network(
+                        id=NetworkId(new_id()),
+                        name=name,
+                        driver=driver,
+                        subnets=subnets,
+                        created=now(),
+                    )
+                ]
+            )
+        )
+
+
+async def _install(core: Core, network: Network) -> Network:
+    core.state.commit(Change(put=[network]))
+    try:
+        await core.kernel.change(f"network/{network.id}", plan_network(network, core.host))
+    except SeawayError:
+        core.state.commit(Change(delete=[network]))
+        raise
+    core.names.networks(core.state.networks.values(), ipv6=core.host.ipv6)
+    core.events.add("network_created", network.name, driver=network.driver)
+    return network
+
+
+def _subnets(core: Core, request: NetworkRequest, driver: Driver) -> tuple[Subnet, ...]:
+    wanted = Wanted(
+        name=request.name,
+        driver=driver,
+        subnets=[parse_prefix("--subnet", text) for text in request.subnets],
+        gateways=[parse_address("--gateway", text) for text in request.gateways],
+        ip_ranges=[parse_prefix("--ip-range", text) for text in request.ip_ranges],
+        reserved={
+            name: parse_address(f"--aux-address {name}", text)
+            for name, text in request.aux_addresses.items()
+        },
+        ipv4=request.ipv4,
+        ipv6=request.ipv6,
+    )
+    return assemble(wanted, core.site, [*core.taken(), *_own(core)])
+
+
+def _own(core: Core) -> list[Taken]:
+    return [
+        Taken(prefix=s.cidr, by=f"network {n.name}")
+        for n in core.state.networks.values()
+        for s in n.subnets
+    ]
+
+
+async def remove(core: Core, name: str) -> Network:
+    """Remove a network that nothing is attached to.
+
+    Raises:
+        NotFound: There is none.
+        Conflict: It is predefined, or in use; says by whom.
+    """
+    network = core.state.network(name)
+    if network.name in PREDEFINED:
+        raise Conflict(f"network {network.name!r} is always there and cannot be removed")
+    users = sorted({core.state.sandboxes[e.sandbox].name for e in core.state.members(network.id)})
+    if users:
+        raise Conflict(
+            f"network {network.name!r} is in use by {', '.join(users[:5])}"
+            f"{f' and {len(users) - 5} more' if len(users) > 5 else ''}: "
+            "remove those, or disconnect them first"
+        )
+    core.state.commit(Change(delete=[network]))
+    core.names.forget_network(network)
+    core.names.networks(core.state.networks.values(), ipv6=core.host.ipv6)
+    await core.kernel.change(f"network/{network.id}", ())
+    core.events.add("network_removed", network.name)
+    return network
+
+
+async def prune(core: Core) -> list[str]:
+    """Remove every network that nothing is attached to, but the predefined; returns names."""
+    gone = []
+    for network in list(core.state.networks.values()):
+        if network.name not in PREDEFINED and not any(core.state.members(network.id)):
+            await remove(core, network.name)
+            gone.append(network.name)
+    return sorted(gone)

@@ -1,0 +1,215 @@
+"""Keep the kernel at the desired state: small steps for changes, full looks for the rest.
+
+A change plans one object and applies the difference to what that object had
+before.  An audit reads everything we own from the kernel and compares it with
+everything desired: at start, when somebody else touched our things, after a
+change that failed, and on a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from seaway.agent.events import Events
+from seaway.errors import SeawayError
+from seaway.kernel import netns, observe
+from seaway.kernel.apply import Applier, only
+from seaway.plan.diff import Diff, diff
+from seaway.plan.resources import Link, LinkKind, Resource, Ruleset, Sysctl
+
+log = structlog.get_logger()
+
+Plans = Mapping[str, tuple[Resource, ...]]
+"""Everything desired, by the object it is for ("host", "network/<id>", "sandbox/<id>")."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds."""
+
+    settle: float = 0.05  # let a burst of announcements arrive before looking once
+    retry: float = 1.0  # after an audit that failed
+    resync: float = 300.0  # even when nothing seems to have changed
+
+
+class Reconciler:
+    """Applies plans and repairs drift, in the namespace it was made in.
+
+    Attributes:
+        known: Every resource that we believe to stand, by key.
+        repairs: How many resources audits had to put right since the start.
+        error: Why the last audit failed; "" if it did not.
+    """
+
+    def __init__(
+        self, applier: Applier, plans: Callable[[], Plans], netns_dir: str, events: Events
+    ) -> None:
+        self._applier = applier
+        self._plans = plans
+        self._netns_dir = netns_dir
+        self._events = events
+        self._applied: dict[str, tuple[Resource, ...]] = {}
+        self.known: dict[Hashable, Resource] = {}
+        self._rules_seen = ""  # how the kernel lists our rules after we put them there
+        self._kicked = asyncio.Event()
+        self._why = ""
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-links")
+        self.repairs = 0
+        self.error = ""
+
+    def close(self) -> None:
+        """Let the remover finish."""
+        self._remover.shutdown()
+
+    # -- one change ------------------------------------------------------------------------
+
+    async def change(self, name: str, resources: tuple[Resource, ...]) -> None:
+        """Make the object called *name* have exactly *resources*; () removes it.
+
+        Raises:
+            KernelError: Refused.  An audit is on its way that puts the kernel right.
+        """
+        plan = diff(resources, self._applied.get(name, ()))
+        if not plan:
+            return
+        for item in plan.delete:
+            self.known.pop(item.key, None)
+        try:
+            doomed = self._applier.apply(plan)
+        except SeawayError:
+            self.kick(f"{name}: a change failed")
+            raise
+        self._remember(name, resources)
+        if doomed:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._remover, self._applier.remove_links, doomed)
+
+    def _remember(self, name: str, resources: tuple[Resource, ...]) -> None:
+        if resources:
+            self._applied[name] = resources
+            self.known.update((item.key, item) for item in resources)
+        else:
+            self._applied.pop(name, None)
+
+    # -- everything --------------------------------------------------------------------------
+
+    def desired(self) -> list[Resource]:
+        """List everything this host should have."""
+        return [item for resources in self._plans().values() for item in resources]
+
+    def look(self) -> Diff:
+        """Compare the kernel with the desired state; changes nothing."""
+        want = self.desired()
+        return diff(want, self._observe(want))
+
+    def audit(self, why: str) -> Diff:
+        """Make the kernel match in full; returns what had to be done.
+
+        Raises:
+            KernelError: Refused; the next audit tries again.
+        """
+        began = time.perf_counter()
+        plan = self.look()
+        if plan:
+            self._applier.remove_links(self._applier.apply(plan))
+        plans = self._plans()
+        self._applied = dict(plans)
+        self.known = {item.key: item for items in plans.values() for item in items}
+        if any(isinstance(item, Ruleset) for item in _made(plan)):
+            self._rules_seen = observe.chains(observe.table(self._applier.nft))
+        if plan:
+            lines = plan.lines()
+            self.repairs += len(lines)
+            took = f"{(time.perf_counter() - began) * 1e3:.1f}"
+            log.info("kernel_repaired", why=why, steps=len(lines), first=lines[0], ms=took)
+            self._events.add("kernel_repaired", "host", why=why, steps=len(lines), first=lines[0])
+        return plan
+
+    def _observe(self, want: Iterable[Resource]) -> list[Resource]:
+        want = list(want)
+        listing = observe.table(self._applier.nft)
+        have = observe.host(self._applier.netlink)
+        have += observe.elements(listing)
+        have += observe.kept_netns(self._netns_dir)
+        have += observe.sysctls(only(Sysctl, want))
+        if listing and observe.chains(listing) == self._rules_seen:
+            have += only(Ruleset, want)
+        return _mark_lost(want, have + _inside(want))
+
+    # -- when --------------------------------------------------------------------------------
+
+    def kick(self, why: str) -> None:
+        """Ask for an audit soon.  Cheap; call it as often as you like."""
+        self._why = why
+        self._kicked.set()
+
+    async def run(self, pace: Pace | None = None) -> None:
+        """Audit when kicked and on a timer, until cancelled."""
+        pace = pace or Pace()
+        while True:
+            wait = pace.retry if self.error else pace.resync
+            try:
+                async with asyncio.timeout(wait):
+                    await self._kicked.wait()
+                await asyncio.sleep(pace.settle)
+            except TimeoutError:
+                self._why = "timer"
+            self._kicked.clear()  # before the audit: a kick during it counts again
+            self.try_audit(self._why)
+
+    def try_audit(self, why: str) -> None:
+        """Audit, keeping the error for status() instead of raising it."""
+        try:
+            self.audit(why)
+            self.error = ""
+        except SeawayError as err:
+            self.error = str(err)
+            log.warning("audit_failed", why=why, error=str(err))
+
+
+def _made(plan: Diff) -> list[Resource]:
+    return [*plan.create, *(new for _, new in plan.change)]
+
+
+def _spaces(want: Iterable[Resource]) -> dict[str, set[str]]:
+    """Map every namespace other than the host's to the links we have in it."""
+    spaces: dict[str, set[str]] = {}
+    for item in want:
+        if isinstance(item, Link) and item.peer_netns:
+            spaces.setdefault(item.peer_netns, set()).add(item.peer_name)
+        elif isinstance(item, Link) and item.netns:
+            spaces.setdefault(item.netns, set()).add(item.name)
+    return spaces
+
+
+def _inside(want: Iterable[Resource]) -> list[Resource]:
+    have: list[Resource] = []
+    for path, names in _spaces(want).items():
+        if netns.exists(path):
+            have += observe.inside(path, names)
+    return have
+
+
+def _mark_lost(want: list[Resource], have: list[Resource]) -> list[Resource]:
+    """A veth whose peer is not in its namespace is marked, so that it is made anew.
+
+    The peers themselves are no resources of their own: they come and go with
+    the host side.
+    """
+    peers = {(w.peer_netns, w.peer_name): w.name for w in only(Link, want) if w.peer_netns}
+    seen = {(h.netns, h.name) for h in only(Link, have)}
+    lost = {name for place, name in peers.items() if place not in seen}
+    kept: list[Resource] = []
+    for item in have:
+        if isinstance(item, Link) and (item.netns, item.name) in peers:
+            continue
+        if isinstance(item, Link) and not item.netns and item.name in lost:
+            item = Link(name=item.name, kind=LinkKind.LOST)  # noqa: PLW2901
+        kept.append(item)
+    return kept

@@ -1,0 +1,39 @@
+"""Take up what was there before the agent started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from seaway.agent.core import Core, serves
+from seaway.agent.state import Change
+from seaway.errors import SeawayError
+from seaway.kernel import netns
+from seaway.model.sandbox import Sandbox
+
+log = structlog.get_logger()
+
+
+def restore(core: Core) -> None:
+    """Bind the published ports again and index the namespaces.
+
+    A port that somebody took while the agent was away is reported by status()
+    and withdrawn, so that packets for it go to whoever has it now.
+    """
+    for sandbox in list(core.state.sandboxes.values()):
+        core.attached[netns.inode(sandbox.netns)] = sandbox.id
+        if serves(sandbox) and sandbox.asked:
+            _bind(core, sandbox)
+
+
+def _bind(core: Core, sandbox: Sandbox) -> None:
+    try:
+        published = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, sandbox.published)
+        core.failures.pop(sandbox.id, None)
+    except SeawayError as err:
+        core.failures[sandbox.id] = str(err)
+        log.warning("port_lost", sandbox=sandbox.name, error=str(err))
+        published = ()
+    if published != sandbox.published:
+        core.state.commit(Change(put=[replace(sandbox, published=published)]))

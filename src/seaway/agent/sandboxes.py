@@ -1,0 +1,312 @@
+"""Operations on sandboxes: attach, connect, disconnect, start, stop, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+
+from seaway.agent.core import Core, new_id, now, serves
+from seaway.agent.requests import (
+    EndpointRequest,
+    SandboxRequest,
+    parse_dns,
+    parse_ports,
+    wanted_v4,
+    wanted_v6,
+)
+from seaway.agent.state import Change
+from seaway.errors import Conflict, InvalidSpec, NotFound, SeawayError
+from seaway.ipam.addresses import allocate, claim
+from seaway.kernel import netns
+from seaway.kernel.processes import start_time
+from seaway.model.names import check_name, mac_for
+from seaway.model.network import Address, Driver, Network
+from seaway.model.ports import PortSpec, PublishedPort
+from seaway.model.sandbox import (
+    Endpoint,
+    Phase,
+    Sandbox,
+    SandboxId,
+    endpoint_id,
+)
+
+
+async def create(core: Core, request: SandboxRequest) -> Sandbox:
+    """Create a sandbox: addresses, ports, links, rules.
+
+    Returns when it is fenced, addressed and routed.  Nothing is left of one that fails.
+
+    Raises:
+        InvalidSpec, Conflict, NotFound, Exhausted, KernelError: One line says what and why.
+    """
+    identity = SandboxId(new_id())
+    name = check_name("container", request.name or f"seaway-{identity}")
+    core.state.require_free_name(name)
+    specs = parse_ports(request)
+    sandbox = Sandbox(
+        id=identity,
+        name=name,
+        netns=_namespace(core, request, identity),
+        made_netns=not (request.netns or request.pid),
+        hostname=request.hostname,
+        labels=request.labels,
+        asked=specs,
+        dns=parse_dns(request),
+        sysctls=request.sysctls,
+        image=request.image,
+        auto_remove=request.auto_remove,
+        pid=request.pid or request.creator,
+        started=start_time(request.pid or request.creator),
+        # What is attached runs already; a container is started once it is attached.
+        phase=Phase.CREATED if not (request.netns or request.pid) else Phase.RUNNING,
+        created=now(),
+    )
+    _check_ports_usable(core, request, specs)
+    endpoints = _endpoints(core, sandbox, request.networks)
+    published = core.bindings.bind(identity, name, specs)
+    sandbox = replace(sandbox, published=published)
+    try:
+        core.state.commit(Change(put=[sandbox, *endpoints]))
+    except SeawayError:
+        core.bindings.release(identity)
+        raise
+    try:
+        await core.sync(identity)
+    except BaseException:
+        await _forget(core, sandbox)
+        raise
+    core.attached[netns.inode(sandbox.netns)] = identity
+    core.events.add("sandbox_created", name, networks=",".join(r.network for r in request.networks))
+    return sandbox
+
+
+def _namespace(core: Core, request: SandboxRequest, identity: SandboxId) -> str:
+    if request.netns and request.pid:
+        raise InvalidSpec("name a namespace or a process, not both")
+    path = request.netns or (netns.of_pid(request.pid) if request.pid else "")
+    if not path:
+        return core.netns_path(identity)
+    if not netns.exists(path):
+        what = f"process {request.pid}" if request.pid else f"network namespace at {path}"
+        raise NotFound(f"there is no {what}")
+    if netns.same(path, "/proc/self/ns/net"):
+        raise InvalidSpec("that is the host's own network namespace: nothing to attach")
+    if other := core.state.sandboxes.get(core.attached.get(netns.inode(path), SandboxId(""))):
+        raise Conflict(
+            f"that namespace is attached already, as {other.name!r}: "
+            f"use 'seaway network connect NETWORK {other.name}'"
+        )
+    return path
+
+
+def _check_ports_usable(core: Core, request: SandboxRequest, specs: Sequence[PortSpec]) -> None:
+    """Ports need an endpoint that packets can come in by."""
+    if not specs:
+        return
+    networks = [core.state.network(r.network) for r in request.networks]
+    if not any(n.routed and not n.internal for n in networks):
+        kinds = (
+            ", ".join(
+                f"{n.name} ({n.driver}{', internal' if n.internal else ''})" for n in networks
+            )
+            or "no network"
+        )
+        raise InvalidSpec(f"ports cannot be published on {kinds}: connect to a bridge network too")
+
+
+# -- endpoints --------------------------------------------------------------------------------
+
+
+def _endpoints(core: Core, sandbox: Sandbox, requests: Iterable[EndpointRequest]) -> list[Endpoint]:
+    """Give *sandbox* an endpoint on each network asked for; commits nothing."""
+    made: list[Endpoint] = []
+    for request in requests:
+        network = core.state.network(request.network)
+        if any(e.network == network.id for e in made):
+            raise InvalidSpec(f"network {network.name!r} is named twice")
+        taken = [a.endpoint.ifname for a in core.state.attachments(sandbox.id)]
+        made.append(_endpoint(core, sandbox, network, request, [*taken, *(e.ifname for e in made)]))
+    return made
+
+
+def _endpoint(
+    core: Core,
+    sandbox: Sandbox,
+    network: Network,
+    request: EndpointRequest,
+    ifnames: Sequence[str],
+) -> Endpoint:
+    if network.driver in (Driver.HOST, Driver.NONE):
+        raise InvalidSpec(
+            f"the {network.name} network cannot be joined beside others or later: "
+            f"run with --network {network.name} instead"
+        )
+    if request.ifname and request.ifname in ifnames:
+        raise Conflict(f"there is an interface {request.ifname!r} in {sandbox.name} already")
+    identity = endpoint_id(sandbox.id, network.id)
+    v4, v6 = wanted_v4(request), wanted_v6(request)
+    return Endpoint(
+        id=identity,
+        sandbox=sandbox.id,
+        network=network.id,
+        ifname=request.ifname
+        or next(f"eth{n}" for n in range(len(ifnames) + 1) if f"eth{n}" not in ifnames),
+        mac=request.mac.lower().replace("-", ":") or mac_for(identity),
+        v4=_v4(_address(core, network, 4, v4)),
+        v6=_v6(_address(core, network, 6, v6)),
+        static=v4 is not None or v6 is not None,
+        aliases=tuple(request.aliases),
+        gw_priority=request.gw_priority,
+    )
+
+
+def _address(core: Core, network: Network, version: int, wanted: Address | None) -> Address | None:
+    subnet = network.subnet(version)
+    if subnet is None or (version == 6 and not core.host.ipv6):
+        if wanted is not None:
+            raise InvalidSpec(f"network {network.name!r} has no IPv{version} subnet for {wanted}")
+        return None
+    held = core.state.holders(network.id)
+    if wanted is not None:
+        return claim(subnet, held, wanted)
+    found = allocate(subnet, held, core.cursors.get((network.id, version)))
+    core.cursors[network.id, version] = found
+    return found
+
+
+def _v4(address: Address | None) -> IPv4Address | None:
+    return address if isinstance(address, IPv4Address) else None
+
+
+def _v6(address: Address | None) -> IPv6Address | None:
+    return address if isinstance(address, IPv6Address) else None
+
+
+async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
+    """Attach a sandbox to one more network, while it runs."""
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        network = core.state.network(request.network)
+        if any(a.network.id == network.id for a in core.state.attachments(sandbox.id)):
+            raise Conflict(f"{sandbox.name!r} is connected to {network.name!r} already")
+        (endpoint,) = _endpoints(core, sandbox, [request])
+        core.state.commit(Change(put=[endpoint]))
+        try:
+            await core.sync(sandbox.id)
+        except BaseException:
+            core.state.commit(Change(delete=[endpoint]))
+            core.kernel.kick(f"{sandbox.name}: connect failed")
+            raise
+    core.events.add("endpoint_connected", sandbox.name, network=network.name)
+    return endpoint
+
+
+async def disconnect(core: Core, name: str, network_name: str) -> None:
+    """Detach a sandbox from one network, while it runs."""
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        network = core.state.network(network_name)
+        found = [
+            a.endpoint for a in core.state.attachments(sandbox.id) if a.network.id == network.id
+        ]
+        if not found:
+            raise NotFound(f"{sandbox.name!r} is not connected to {network.name!r}")
+        core.state.commit(Change(delete=[*found]))
+        await core.sync(sandbox.id)
+    core.events.add("endpoint_disconnected", sandbox.name, network=network.name)
+
+
+# -- life ---------------------------------------------------------------------------------------
+
+
+async def up(core: Core, name: str) -> Sandbox:
+    """Get a stopped container ready to be started: ports bound, namespace and links there."""
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        if sandbox.phase is Phase.STOPPED:
+            sandbox = _put(core, sandbox, phase=Phase.CREATED, pid=0, started=0)
+        await core.sync(sandbox.id)
+    return sandbox
+
+
+async def started(core: Core, name: str, container: str = "", pid: int = 0) -> Sandbox:
+    """Answer a container's names from now on.  Asking twice is fine."""
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        sandbox = core.state.sandboxes.get(sandbox.id, sandbox)
+        fresh = {
+            "container": container or sandbox.container,
+            "pid": pid or sandbox.pid,
+            "started": start_time(pid) if pid else sandbox.started,
+        }
+        if sandbox.phase is Phase.RUNNING and all(
+            getattr(sandbox, key) == value for key, value in fresh.items()
+        ):
+            return sandbox
+        was = sandbox.phase
+        sandbox = _put(core, sandbox, phase=Phase.RUNNING, **fresh)
+        await core.sync(sandbox.id)
+    if was is not Phase.RUNNING:
+        core.events.add("sandbox_started", sandbox.name, pid=pid)
+    return sandbox
+
+
+async def stopped(core: Core, name: str) -> None:
+    """Withdraw a container's names and ports; it keeps its addresses.
+
+    One that was to be removed when it ends, and anything attached by process, is forgotten.
+    """
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        if sandbox.id not in core.state.sandboxes:
+            return
+        if sandbox.auto_remove or not sandbox.made_netns:
+            await _forget(core, sandbox)
+        elif sandbox.phase is not Phase.STOPPED:
+            core.bindings.release(sandbox.id)
+            _put(core, sandbox, phase=Phase.STOPPED, published=(), pid=0, started=0)
+            await core.sync(sandbox.id)
+    core.events.add("sandbox_stopped", sandbox.name)
+
+
+async def remove(core: Core, name: str) -> Sandbox:
+    """Forget a sandbox; its addresses and ports are free again."""
+    sandbox = core.state.sandbox(name)
+    async with core.only_one(sandbox.id):
+        await _forget(core, sandbox)
+    core.events.add("sandbox_removed", sandbox.name)
+    return sandbox
+
+
+def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
+    """Change a sandbox, binding its ports again if it serves and has none."""
+    fresh = replace(sandbox, **changes)  # type: ignore[arg-type]
+    if serves(fresh) and not fresh.published and fresh.asked:
+        fresh = replace(fresh, published=bind(core, fresh))
+    core.state.commit(Change(put=[fresh]))
+    return fresh
+
+
+def bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
+    """Bind a sandbox's ports, remembering why if it fails."""
+    try:
+        found = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, sandbox.published)
+    except SeawayError as err:
+        core.failures[sandbox.id] = str(err)
+        raise
+    core.failures.pop(sandbox.id, None)
+    return found
+
+
+async def _forget(core: Core, sandbox: Sandbox) -> None:
+    """Never stops half way: what the kernel still has is swept by the next audit."""
+    core.bindings.release(sandbox.id)
+    core.names.remove(sandbox)
+    core.failures.pop(sandbox.id, None)
+    core.attached.pop(netns.inode(sandbox.netns), None)
+    endpoints: list[Endpoint] = [a.endpoint for a in core.state.attachments(sandbox.id)]
+    core.state.commit(Change(delete=[*endpoints, sandbox]))
+    for leftover in ("pid", "cid"):
+        (core.run_dir / "containers" / f"{sandbox.id}.{leftover}").unlink(missing_ok=True)
+    await core.sync(sandbox.id)

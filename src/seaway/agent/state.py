@@ -1,0 +1,198 @@
+"""The desired state in memory, and the one way to change it: store first, then here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from seaway.errors import Conflict, NotFound
+from seaway.model.network import Address, Network, NetworkId
+from seaway.model.sandbox import Endpoint, EndpointId, Sandbox, SandboxId
+from seaway.plan.sandboxes import Attachment
+from seaway.store.codec import decode, encode
+from seaway.store.port import Delete, Put, Store
+
+Item = Network | Sandbox | Endpoint
+
+
+def key_of(item: Item) -> str:
+    """Return the store key, e.g. ``/seaway/v1/endpoints/<network>/<endpoint>``."""
+    if isinstance(item, Network):
+        return f"/seaway/v1/networks/{item.id}"
+    if isinstance(item, Sandbox):
+        return f"/seaway/v1/sandboxes/{item.id}"
+    return f"/seaway/v1/endpoints/{item.network}/{item.id}"
+
+
+_KINDS: dict[str, type[Item]] = {
+    "networks": Network,
+    "sandboxes": Sandbox,
+    "endpoints": Endpoint,
+}
+
+
+@dataclass(slots=True)
+class Change:
+    """What one operation writes: all of it or nothing."""
+
+    put: list[Item] = field(default_factory=list)
+    delete: list[Item] = field(default_factory=list)
+
+
+class _Holders(Mapping[Address, str]):
+    """Looks names up only when an error wants them."""
+
+    def __init__(self, state: State, held: Mapping[Address, EndpointId]) -> None:
+        self._state = state
+        self._held = held
+
+    def __getitem__(self, address: Address) -> str:
+        endpoint = self._state.endpoints[self._held[address]]
+        return self._state.sandboxes[endpoint.sandbox].name
+
+    def __iter__(self) -> Iterator[Address]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._held
+
+
+class State:
+    """Everything that was asked for on this host.
+
+    Attributes:
+        networks, sandboxes, endpoints: By id.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._revisions: dict[str, int] = {}
+        self.networks: dict[NetworkId, Network] = {}
+        self.sandboxes: dict[SandboxId, Sandbox] = {}
+        self.endpoints: dict[EndpointId, Endpoint] = {}
+        self._network_names: dict[str, NetworkId] = {}
+        self._sandbox_names: dict[str, SandboxId] = {}
+        self._of_sandbox: dict[SandboxId, dict[EndpointId, None]] = {}
+        self._of_network: dict[NetworkId, dict[EndpointId, None]] = {}
+        self._held: dict[NetworkId, dict[Address, EndpointId]] = {}
+        for record in store.load():
+            kind = _KINDS.get(record.key.split("/")[3])
+            if kind is not None:
+                self._revisions[record.key] = record.revision
+                self._put(decode(kind, record.value))
+
+    # -- asking ---------------------------------------------------------------------------
+
+    def network(self, name: str) -> Network:
+        """Find a network by name, id, or the start of its id.
+
+        Raises:
+            NotFound: There is none, or more than one begins so.
+        """
+        if found := self._network_names.get(name):
+            return self.networks[found]
+        hits = [n for i, n in self.networks.items() if name and i.startswith(name)]
+        if len(hits) == 1:
+            return hits[0]
+        raise NotFound(f"no network called {name!r}: 'seaway network ls' shows those there are")
+
+    def has_network(self, name: str) -> bool:
+        """Is a network called exactly so?"""
+        return name in self._network_names
+
+    def sandbox(self, name: str) -> Sandbox:
+        """Find a sandbox by name, id, container id, or the start of one.
+
+        Raises:
+            NotFound: There is none, or more than one begins so.
+        """
+        if found := self._sandbox_names.get(name):
+            return self.sandboxes[found]
+        hits = [
+            s
+            for i, s in self.sandboxes.items()
+            if name and (i.startswith(name) or s.container.startswith(name))
+        ]
+        if len(hits) == 1:
+            return hits[0]
+        raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
+
+    def sandbox_named(self, name: str) -> Sandbox | None:
+        """Return the sandbox called exactly so."""
+        found = self._sandbox_names.get(name)
+        return self.sandboxes[found] if found else None
+
+    def attachments(self, sandbox: SandboxId) -> tuple[Attachment, ...]:
+        """Return a sandbox's endpoints with their networks, in the order they were made."""
+        return tuple(
+            Attachment(endpoint=e, network=self.networks[e.network])
+            for e in (self.endpoints[i] for i in self._of_sandbox.get(sandbox, ()))
+        )
+
+    def members(self, network: NetworkId) -> Iterator[Endpoint]:
+        """Yield the endpoints on a network."""
+        return (self.endpoints[i] for i in self._of_network.get(network, ()))
+
+    def holders(self, network: NetworkId) -> Mapping[Address, str]:
+        """Map every address taken on a network to its holder's name; a view, made in no time."""
+        return _Holders(self, self._held.get(network, {}))
+
+    # -- changing -------------------------------------------------------------------------
+
+    def commit(self, change: Change) -> None:
+        """Write *change* to the store, and only then here.
+
+        Raises:
+            Conflict: Another writer was faster.
+            StoreError: The store is away or full; nothing has changed.
+        """
+        writes: list[Put | Delete] = [Delete(key_of(item)) for item in change.delete]
+        puts = {key_of(item): item for item in change.put}
+        writes += [Put(k, encode(v), self._revisions.get(k, 0)) for k, v in puts.items()]
+        revision = self._store.commit(writes)
+        for item in change.delete:
+            self._revisions.pop(key_of(item), None)
+            self._drop(item)
+        for key, item in puts.items():
+            self._revisions[key] = revision
+            self._put(item)
+
+    def _put(self, item: Item) -> None:
+        if isinstance(item, Network):
+            self.networks[item.id] = item
+            self._network_names[item.name] = item.id
+        elif isinstance(item, Sandbox):
+            self.sandboxes[item.id] = item
+            self._sandbox_names[item.name] = item.id
+        else:
+            if old := self.endpoints.get(item.id):
+                self._drop(old)
+            self.endpoints[item.id] = item
+            self._of_sandbox.setdefault(item.sandbox, {})[item.id] = None
+            self._of_network.setdefault(item.network, {})[item.id] = None
+            held = self._held.setdefault(item.network, {})
+            held.update(dict.fromkeys(item.addresses, item.id))
+
+    def _drop(self, item: Item) -> None:
+        if isinstance(item, Network):
+            self.networks.pop(item.id, None)
+            self._network_names.pop(item.name, None)
+        elif isinstance(item, Sandbox):
+            self.sandboxes.pop(item.id, None)
+            self._sandbox_names.pop(item.name, None)
+            self._of_sandbox.pop(item.id, None)
+        elif old := self.endpoints.pop(item.id, None):
+            self._of_sandbox.get(old.sandbox, {}).pop(old.id, None)
+            self._of_network.get(old.network, {}).pop(old.id, None)
+            for address in old.addresses:
+                self._held.get(old.network, {}).pop(address, None)
+
+    def require_free_name(self, name: str) -> None:
+        """Raise Conflict if a container is called *name* already."""
+        if name in self._sandbox_names:
+            raise Conflict(
+                f"the name {name!r} is taken: remove that container or choose another --name"
+            )

@@ -1,0 +1,445 @@
+"""What the commands about containers do: the agent gives them a network, Podman runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from seaway.cli.client import Client, segment
+from seaway.cli.endpoints import endpoints, sandbox
+from seaway.cli.flags import UsageError
+from seaway.errors import EngineError, NotFound, SeawayError
+
+TYPE_CHECKING = False  # a type checker takes it for True; typing itself is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from seaway.cli.parse import Parsed
+
+_LABEL = "seaway"  # on every container that we started, so that ps finds it
+_ENGINE_FAILED = 125  # podman-run(1): Podman itself failed, the container never ran
+
+
+class Engine:
+    """Podman, called as the agent says it must be called here."""
+
+    def __init__(self, client: Client) -> None:
+        told: Any = client.request("GET", "/v1/engine")
+        self._argv: list[str] = told["argv"]
+        self.run_flags: list[str] = told["run_flags"]
+        self._environment = {**os.environ, **told["environment"]}
+
+    def spawn(self, words: Sequence[str], *, stdout: int | None = None) -> int:
+        """Start Podman and return its process number."""
+        argv = [*self._argv, *words]
+        actions = [(os.POSIX_SPAWN_DUP2, stdout, 1)] if stdout is not None else []
+        try:
+            return os.posix_spawnp(argv[0], argv, self._environment, file_actions=actions)
+        except FileNotFoundError:
+            raise EngineError("Podman is not installed: apt-get install podman") from None
+
+    def call(self, words: Sequence[str]) -> int:
+        """Run Podman on our terminal; return its exit status."""
+        return _wait(self.spawn(words))
+
+    def read(self, words: Sequence[str]) -> tuple[int, str]:
+        """Run Podman; return its exit status and what it printed."""
+        ours, theirs = os.pipe()
+        try:
+            pid = self.spawn(words, stdout=theirs)
+        finally:
+            os.close(theirs)
+        with os.fdopen(ours) as pipe:
+            text = pipe.read()
+        return _wait(pid), text
+
+    def become(self, words: Sequence[str]) -> int:
+        """Turn into Podman, for commands that end with it."""
+        argv = [*self._argv, *words]
+        sys.stdout.flush()
+        try:
+            os.execvpe(argv[0], argv, self._environment)  # noqa: S606
+        except FileNotFoundError:
+            raise EngineError("Podman is not installed: apt-get install podman") from None
+
+
+def _wait(pid: int) -> int:
+    while True:
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except KeyboardInterrupt:
+            continue  # the terminal told Podman too, and Podman decides what it means
+
+
+# -- run ---------------------------------------------------------------------------------------
+
+
+def run(parsed: Parsed, _words: object) -> int:
+    """Run a container; returns its exit status, or 0 once it runs in the background."""
+    client = Client()
+    networks = parsed.flag("network").list
+    shared = [n for n in networks if n in ("host", "none") or n.startswith("container:")]
+    if shared:
+        return _run_without_network(client, parsed, shared, networks)
+    engine = Engine(client)
+    request = sandbox(parsed, endpoints(parsed, "bridge"))
+    request["auto_remove"] = parsed.flag("rm").on
+    request["image"] = parsed.argument("IMAGE").value
+    request["creator"] = os.getpid()
+    if request["publish_all"]:
+        request["expose"] += _exposed(engine, request["image"])
+    made: Any = client.request("POST", "/v1/sandboxes", request)
+    try:
+        return _start(client, engine, parsed, made)
+    except BaseException:
+        _forget(client, made["id"])
+        raise
+
+
+def _start(client: Client, engine: Engine, parsed: Parsed, made: Mapping[str, Any]) -> int:
+    words = ["run", *engine.run_flags, *_podman_flags(parsed, made)]
+    words += [*parsed.passed, *_image_and_command(parsed)]
+    if not parsed.flag("detach").on:
+        return _foreground(client, engine, words, made)
+    status, printed = engine.read(words)
+    if status != 0:
+        _forget(client, made["id"])
+        return status
+    _tell(client, made["id"], "started", {"container": printed.strip()})
+    print(printed, end="")
+    return 0
+
+
+def _foreground(
+    client: Client, engine: Engine, words: Sequence[str], made: Mapping[str, Any]
+) -> int:
+    pid = engine.spawn(words)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+    status = _wait(pid)
+    ran = os.path.exists(made["cid_file"])  # noqa: PTH110 - pathlib costs 5 ms
+    if not ran or "--rm" in words:
+        _forget(client, made["id"])
+    return status
+
+
+def _forget(client: Client, sandbox_id: str) -> None:
+    """Undo the attachment of a container that did not come to be, or is gone."""
+    try:
+        client.request("DELETE", f"/v1/sandboxes/{sandbox_id}")
+    except SeawayError:
+        return  # gone already, or the agent is away and will notice by itself
+
+
+def _podman_flags(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
+    words = ["--name", made["name"], "--network", f"ns:{made['netns']}"]
+    words += ["--label", f"{_LABEL}={made['id']}"]
+    words += [word for text in parsed.flag("label").list for word in ("--label", text)]
+    words += _files(parsed, made)
+    if made["resolver"]:
+        words += ["--dns", made["resolver"]]
+        words += [word for d in made["dns"]["search"] for word in ("--dns-search", d)]
+        options = made["dns"]["options"]
+        if not any(option.startswith("ndots") for option in options):
+            options = ["ndots:0", *options]  # names of ours have no dots: ask for them first
+        words += [word for option in options for word in ("--dns-option", option)]
+    words += _hosts(parsed, made)
+    words += ["-d"] if parsed.flag("detach").on else []
+    words += ["--rm"] if parsed.flag("rm").on else []
+    return words
+
+
+def _files(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
+    """Podman writes into our run folder; files the user wants are links to those."""
+    for flag, target in (("cidfile", made["cid_file"]), ("pidfile", made["pid_file"])):
+        if wanted := parsed.flag(flag).value:
+            try:
+                os.symlink(target, wanted)  # noqa: PTH211 - pathlib costs 5 ms
+            except OSError as err:
+                raise UsageError(f"--{flag} {wanted}: {err.strerror}") from None
+    return ["--cidfile", made["cid_file"], "--pidfile", made["pid_file"]]
+
+
+def _hosts(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    if hostname := parsed.flag("hostname").value:
+        words += ["--hostname", hostname]
+        address = next((n["ipv4"] or n["ipv6"] for n in made["networks"]), "")
+        words += ["--add-host", f"{hostname}:{address}"] if address else []
+    gateway = next((n["gateway4"] or n["gateway6"] for n in made["networks"]), "")
+    for text in parsed.flag("add-host").list:
+        name, _, address = text.replace("=", ":", 1).partition(":")
+        address = gateway if address == "host-gateway" else address.strip("[]")
+        words += ["--add-host", f"{name}:{address}"]
+    return words
+
+
+def _image_and_command(parsed: Parsed) -> list[str]:
+    return [parsed.argument("IMAGE").value or "", *parsed.argument("COMMAND").list]
+
+
+def _exposed(engine: Engine, image: str) -> list[str]:
+    """Return the ports an image exposes, pulling it if it is not here."""
+    words = ["image", "inspect", "--format", "{{json .Config.ExposedPorts}}", image]
+    if engine.read(["image", "exists", image])[0] != 0 and engine.read(["pull", image])[0] != 0:
+        raise EngineError(f"no image {image!r}: check its name")
+    _, text = engine.read(words)
+    return list(json.loads(text or "null") or {})
+
+
+def _run_without_network(
+    client: Client, parsed: Parsed, shared: Sequence[str], networks: Sequence[str]
+) -> int:
+    """The host's network, another container's, or none: nothing for Seaway to do."""
+    (kind, *more) = shared
+    if more or len(networks) > 1:
+        raise UsageError(f"--network {kind} cannot be combined with another network")
+    for flag in ("publish", "publish-all", "ip", "ip6", "mac-address", "network-alias"):
+        if parsed.flag(flag).given:
+            raise UsageError(f"--{flag} has no meaning with --network {kind}: drop one")
+    if kind.startswith("container:"):
+        found: Any = client.request("GET", f"/v1/sandboxes/{segment(kind.partition(':')[2])}")
+        # Through its namespace, so that whatever is attached can be joined, not only containers.
+        kind = f"ns:{found['netns']}"
+    engine = Engine(client)
+    words = ["run", *engine.run_flags, "--network", kind, "--label", f"{_LABEL}={shared[0]}"]
+    for flag in ("name", "cidfile", "pidfile"):
+        value = parsed.flag(flag).value
+        words += [f"--{flag}", value] if value else []
+    if kind != "none" and not kind.startswith("ns:"):
+        words += [w for flag in ("dns", "dns-search", "dns-option") for w in _same(parsed, flag)]
+    words += [w for flag in ("label", "add-host") for w in _same(parsed, flag)]
+    if hostname := parsed.flag("hostname").value:
+        words += ["--hostname", hostname]
+    words += ["-d"] if parsed.flag("detach").on else []
+    words += ["--rm"] if parsed.flag("rm").on else []
+    return engine.become([*words, *parsed.passed, *_image_and_command(parsed)])
+
+
+def _same(parsed: Parsed, flag: str) -> list[str]:
+    return [word for text in parsed.flag(flag).list for word in (f"--{flag}", text)]
+
+
+# -- life --------------------------------------------------------------------------------------
+
+
+def _sandbox(client: Client, name: str) -> dict[str, Any] | None:
+    """Ask the agent about a container; None if it has no network of ours."""
+    try:
+        found: Any = client.request("GET", f"/v1/sandboxes/{segment(name)}")
+    except NotFound:
+        return None
+    if found["attached"]:
+        raise UsageError(f"{name!r} is attached, not a container: see 'seaway detach'")
+    return dict(found)
+
+
+def _stop(client: Client, engine: Engine, name: str, seconds: str) -> int:
+    found = _sandbox(client, name)
+    target = found["name"] if found else name
+    status, _ = engine.read(["stop", "-t", seconds, target])
+    if status == 0 and found:
+        _tell(client, found["id"], "stopped")
+    return status
+
+
+def _tell(
+    client: Client, sandbox_id: str, what: str, facts: Mapping[str, str] | None = None
+) -> None:
+    try:
+        client.request("POST", f"/v1/sandboxes/{sandbox_id}/{what}", facts or {})
+    except NotFound:
+        return  # it was to be removed at its end
+
+
+def _start_again(client: Client, engine: Engine, name: str) -> int:
+    found = _sandbox(client, name)
+    if found:
+        client.request("POST", f"/v1/sandboxes/{found['id']}/up")
+    status, _ = engine.read(["start", found["name"] if found else name])
+    if found:
+        _tell(client, found["id"], "started" if status == 0 else "stopped")
+    return status
+
+
+def _each(parsed: Parsed, work: Any) -> int:
+    """Do *work* for every container; go on after a failure, and report it in the end."""
+    client = Client()
+    engine = Engine(client)
+    worst = 0
+    for name in parsed.argument("CONTAINER").list:
+        try:
+            status = work(client, engine, name)
+        except SeawayError as err:
+            print(f"seaway: {err}", file=sys.stderr)
+            status = 1
+        if status == 0:
+            print(name)
+        worst = worst or status
+    return worst
+
+
+def stop(parsed: Parsed, _words: object) -> int:
+    """Stop containers and print their names."""
+    seconds = parsed.flag("time").value or "10"
+    return _each(parsed, lambda client, engine, name: _stop(client, engine, name, seconds))
+
+
+def start(parsed: Parsed, _words: object) -> int:
+    """Start stopped containers and print their names."""
+    return _each(parsed, _start_again)
+
+
+def restart(parsed: Parsed, _words: object) -> int:
+    """Stop and start containers and print their names."""
+    seconds = parsed.flag("time").value or "10"
+
+    def both(client: Client, engine: Engine, name: str) -> int:
+        return _stop(client, engine, name, seconds) or _start_again(client, engine, name)
+
+    return _each(parsed, both)
+
+
+def rm(parsed: Parsed, _words: object) -> int:
+    """Remove containers and print their names."""
+    flags = ["-f", "-t", "0"] if parsed.flag("force").on else []
+    flags += ["-v"] if parsed.flag("volumes").on else []
+
+    def remove(client: Client, engine: Engine, name: str) -> int:
+        found = _sandbox(client, name)
+        there = engine.read(["container", "exists", found["name"] if found else name])[0] == 0
+        if not there and not found:
+            raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
+        status = 0
+        if there:
+            status, _ = engine.read(["rm", *flags, found["name"] if found else name])
+        if status == 0 and found:
+            _forget(client, found["id"])
+        return status
+
+    return _each(parsed, remove)
+
+
+def logs(_parsed: Parsed, words: Sequence[str]) -> int:
+    """Become ``podman logs``."""
+    return Engine(Client()).become(["logs", *words])
+
+
+def exec_(_parsed: Parsed, words: Sequence[str]) -> int:
+    """Become ``podman exec``."""
+    return Engine(Client()).become(["exec", *words])
+
+
+# -- looking -----------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "CONTAINER ID": "ID",
+    "IMAGE": "Image",
+    "STATUS": "Status",
+    "PORTS": "Ports",
+    "NETWORKS": "Networks",
+    "NAMES": "Names",
+}
+
+
+def ps(parsed: Parsed, _words: object) -> int:
+    """List what is attached, and containers without a network of ours."""
+    from seaway.cli.output import listing  # noqa: PLC0415 - run does not need it
+
+    client = Client()
+    sandboxes: Any = client.request("GET", "/v1/sandboxes")
+    status, text = Engine(client).read(
+        ["ps", "-a", "--format", "json", "--filter", f"label={_LABEL}"]
+    )
+    podman = {c["Id"]: c for c in json.loads(text or "[]")} if status == 0 else {}
+    rows = [_attached_row(s, podman.pop(s["container"], None)) for s in sandboxes]
+    rows += [_foreign_row(c) for c in podman.values()]
+    if not parsed.flag("all").on:
+        rows = [row for row in rows if row["State"] == "running"]
+    quiet = "ID" if parsed.flag("quiet").on else ""
+    print(listing(rows, _COLUMNS, style=parsed.flag("format").value or "", quiet=quiet), end="")
+    return 0
+
+
+def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "ID": found["container"][:12] or found["id"],
+        "Image": found["image"] or "-",
+        "Status": container["Status"] if container else found["phase"],
+        "State": found["phase"],
+        "Ports": ", ".join(found["ports"]),
+        "Networks": ",".join(n["network"] for n in found["networks"]),
+        "Names": found["name"],
+        "Addresses": ", ".join(a for n in found["networks"] for a in (n["ipv4"], n["ipv6"]) if a),
+        "Error": found["error"],
+    }
+
+
+def _foreign_row(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "ID": container["Id"][:12],
+        "Image": container["Image"],
+        "Status": container["Status"],
+        "State": "running" if container["State"] == "running" else "stopped",
+        "Ports": "",
+        "Networks": container["Labels"].get(_LABEL, ""),
+        "Names": container["Names"][0],
+        "Addresses": "",
+        "Error": "",
+    }
+
+
+def port(parsed: Parsed, _words: object) -> int:
+    """Show where ports are published, Docker's way."""
+    name = parsed.argument("CONTAINER").value or ""
+    found: Any = Client().request("GET", f"/v1/sandboxes/{segment(name)}")
+    wanted = parsed.argument("PORT").value
+    if not wanted:
+        print("".join(f"{line}\n" for line in found["port_lines"]), end="")
+        return 0
+    key = wanted if "/" in wanted else f"{wanted}/tcp"
+    hits = [line.partition(" -> ")[2] for line in found["port_lines"] if line.startswith(f"{key} ")]
+    if not hits:
+        raise NotFound(
+            f"{name!r} publishes no port {key}: 'seaway port {name}' shows those it does"
+        )
+    print("\n".join(hits))
+    return 0
+
+
+def inspect(parsed: Parsed, _words: object) -> int:
+    """Show containers, or networks of that name, in full."""
+    from seaway.cli.output import inspection  # noqa: PLC0415 - run does not need it
+
+    client = Client()
+    found: list[Any] = []
+    for name in parsed.argument("NAME").list:
+        try:
+            item: Any = client.request("GET", f"/v1/sandboxes/{segment(name)}")
+            if item["container"]:
+                _, text = Engine(client).read(["inspect", item["container"]])
+                item["engine"] = (json.loads(text or "[]") or [{}])[0]
+        except NotFound as err:
+            try:
+                item = client.request("GET", f"/v1/networks/{segment(name)}")
+            except NotFound:
+                raise err from None
+        found.append(item)
+    print(inspection(found, style=parsed.flag("format").value or ""), end="")
+    return 0
+
+
+COMMANDS = {
+    "run": run,
+    "ps": ps,
+    "stop": stop,
+    "start": start,
+    "restart": restart,
+    "rm": rm,
+    "logs": logs,
+    "exec": exec_,
+    "port": port,
+    "inspect": inspect,
+}

@@ -1,0 +1,100 @@
+"""Choosing subnets that collide with nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import chain
+from typing import Final
+
+from seaway.errors import Conflict, Exhausted
+from seaway.model.names import digest
+from seaway.model.network import Prefix
+
+V4_POOLS: Final = tuple(
+    IPv4Network(text) for text in ("10.83.0.0/16", "172.28.0.0/14", "192.168.128.0/17")
+)
+"""Where subnets come from when none is named: 1,408 networks of 254 addresses each, from the
+corners of RFC 1918 that home routers, offices and other engines use least."""
+
+V4_LENGTH, V6_LENGTH = 24, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A range that is in use, and by what, e.g. "the route via eth0"."""
+
+    prefix: Prefix
+    by: str
+
+
+def overlap(wanted: Prefix, taken: Iterable[Taken]) -> Taken | None:
+    """Return the first of *taken* that shares an address with *wanted*."""
+    return next((t for t in taken if _overlaps(wanted, t.prefix)), None)
+
+
+def _overlaps(a: Prefix, b: Prefix) -> bool:
+    if isinstance(a, IPv4Network) and isinstance(b, IPv4Network):
+        return a.overlaps(b)
+    if isinstance(a, IPv6Network) and isinstance(b, IPv6Network):
+        return a.overlaps(b)
+    return False
+
+
+def check_free(wanted: Prefix, taken: Iterable[Taken]) -> None:
+    """Raise Conflict, naming what *wanted* overlaps, if it overlaps anything."""
+    if hit := overlap(wanted, taken):
+        raise Conflict(
+            f"subnet {wanted} overlaps {hit.prefix}, {hit.by}: choose another with --subnet"
+        )
+
+
+def free_v4(taken: Collection[Taken]) -> IPv4Network:
+    """Pick the first free /24 of the pools.
+
+    Raises:
+        Exhausted: Every one of them overlaps something.
+    """
+    candidates = chain.from_iterable(pool.subnets(new_prefix=V4_LENGTH) for pool in V4_POOLS)
+    for candidate in candidates:
+        if overlap(candidate, taken) is None:
+            return candidate
+    raise Exhausted("every subnet of the address pools is in use: name one with --subnet")
+
+
+def free_v6(site: IPv6Network, name: str, taken: Collection[Taken]) -> IPv6Network:
+    """Pick a /64 of this site's own /48 for the network called *name*.
+
+    The subnet number comes from the name, so that a network made again gets its
+    old addresses.
+    """
+    for candidate in _v6_candidates(site, name):
+        if overlap(candidate, taken) is None:
+            return candidate
+    raise Exhausted(f"every /64 of {site} is in use: name a subnet with --subnet")
+
+
+def _v6_candidates(site: IPv6Network, name: str) -> Iterator[IPv6Network]:
+    slots = 1 << (V6_LENGTH - site.prefixlen)
+    start = int.from_bytes(digest("subnet", name)[:4]) % slots
+    for step in range(slots):
+        number = (start + step) % slots
+        base = int(site.network_address) + (number << (128 - V6_LENGTH))
+        yield IPv6Network((base, V6_LENGTH))
+
+
+def site_prefix(seed: bytes) -> IPv6Network:
+    """Make this host's unique local /48 from random bytes (RFC 4193 section 3.2).
+
+    Args:
+        seed: At least 5 bytes, drawn once and kept with the state.
+    """
+    packed = b"\xfd" + seed[:5] + bytes(10)
+    return IPv6Network((packed, 48))
+
+
+def gateway_of(prefix: Prefix) -> str:
+    """Return the address a gateway has when none was named: the first usable one."""
+    step = 1 if prefix.prefixlen < prefix.max_prefixlen - 1 else 0
+    return str(ip_network(prefix).network_address + step)

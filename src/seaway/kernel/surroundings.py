@@ -1,0 +1,107 @@
+"""What is around us on this host: routes, resolvers, the way out."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from seaway.ipam.pools import Taken
+from seaway.kernel import netlink as nl
+from seaway.kernel.observe import links
+from seaway.plan.host import HostFacts
+from seaway.plan.resources import LOCAL_TABLE, ROUTE_PROTOCOL
+
+_RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_RTN_UNICAST = 1
+_MTU = 1500  # bytes, Ethernet's; taken where no default route tells
+_MTU_MAX = 65535
+
+
+def facts(sock: nl.Netlink) -> HostFacts:
+    """Find out what a plan has to know about this host."""
+    return HostFacts(ipv6=has_ipv6(), mtu=_exit_mtu(sock))
+
+
+def has_ipv6() -> bool:
+    """Does this namespace speak IPv6?"""
+    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    try:
+        return switch.read_text().strip() == "0"
+    except OSError:
+        return False
+
+
+def _exit_mtu(sock: nl.Netlink) -> int:
+    """Return the smallest MTU of the links that default routes leave by, in bytes."""
+    by_index = {link.index: link.mtu for link in links(sock)}
+    exits = [by_index.get(oif, _MTU) for to, _, oif, _ in _routes(sock) if to == "default"]
+    return min([*exits, _MTU_MAX]) if exits else _MTU
+
+
+def _routes(sock: nl.Netlink) -> Iterator[tuple[str, int, int, int]]:
+    """Yield (destination or "default", protocol, link index, family) of every unicast route."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in sock.dump(nl.RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            _, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(body)
+            found = dict(nl.attrs(body[12:]))
+            if kind != _RTN_UNICAST or table == LOCAL_TABLE:
+                continue
+            oif = struct.unpack("=I", found[4])[0] if 4 in found else 0
+            if length == 0:
+                yield "default", protocol, oif, family
+            else:
+                yield f"{ip_address(found[1])}/{length}", protocol, oif, family
+
+
+def taken(sock: nl.Netlink, resolv_conf: Path = Path("/etc/resolv.conf")) -> list[Taken]:
+    """List every range this host reaches by a route that is not ours, and its resolvers."""
+    names = {link.index: link.name for link in links(sock)}
+    found = [
+        Taken(prefix=ip_network(to), by=f"the route via {names.get(oif, 'several links')}")
+        for to, protocol, oif, _ in _routes(sock)
+        if to != "default" and protocol != ROUTE_PROTOCOL and not _everyones(to)
+    ]
+    return [*found, *_resolvers(resolv_conf)]
+
+
+def _everyones(to: str) -> bool:
+    """Link-local and multicast ranges stand on every link and clash with nothing."""
+    prefix = ip_network(to)
+    return prefix.is_link_local or prefix.is_multicast
+
+
+def _resolvers(path: Path) -> Iterator[Taken]:
+    with suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            words = line.split()
+            if words[:1] != ["nameserver"] or len(words) < 2:
+                continue
+            with suppress(ValueError):
+                address = ip_address(words[1].split("%")[0])
+                if not address.is_loopback:
+                    yield Taken(prefix=ip_network(address), by="a name server of this host")
+
+
+def keep_router_advertisements() -> tuple[str, ...]:
+    """Let links that learn their IPv6 routes from a router go on doing so.
+
+    Turning forwarding on makes the kernel ignore router advertisements where
+    accept_ra is 1, and a host would lose its default route; 2 means "also when
+    forwarding" (Documentation/networking/ip-sysctl, accept_ra).
+
+    Returns:
+        The links that were changed.
+    """
+    changed = []
+    root = Path("/proc/sys/net/ipv6/conf")
+    if not root.is_dir() or (root / "all/forwarding").read_text().strip() == "1":
+        return ()
+    for setting in sorted(root.glob("*/accept_ra")):
+        if setting.parent.name != "all" and setting.read_text().strip() == "1":
+            setting.write_text("2")
+            changed.append(setting.parent.name)
+    return tuple(changed)

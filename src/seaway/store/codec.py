@@ -1,0 +1,116 @@
+"""Records: model values to versioned JSON and back.
+
+A record says its version.  This release writes version 1 and reads 1; a later
+one reads its predecessor's too, so that agents can be upgraded one by one.
+Unknown fields are errors: a newer agent's record is not half understood.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, TypeVar
+
+import msgspec
+
+from seaway.errors import StoreError
+
+VERSION = 1
+
+T = TypeVar("T")
+
+_ADDRESSES = {IPv4Address, IPv6Address}
+_PREFIXES = {IPv4Network, IPv6Network}
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def encode(value: Any) -> bytes:
+    """Render a model value as one record."""
+    return msgspec.json.encode({"version": VERSION, "value": value}, enc_hook=str)
+
+
+def decode(kind: type[T], data: bytes) -> T:
+    """Read a record of this or the previous version back into *kind*.
+
+    Raises:
+        StoreError: Not a record of ours, or from a newer Seaway.
+    """
+    try:
+        record = msgspec.json.decode(data)
+        if record["version"] != VERSION:
+            raise StoreError(
+                f"a stored {kind.__name__} has version {record['version']}, "
+                f"this Seaway reads {VERSION}: upgrade it"
+            )
+        found: T = plain(kind, record["value"])
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as err:
+        raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
+    return found
+
+
+def plain(kind: Any, item: Any) -> Any:
+    """Build a value of type *kind* from what JSON made of it.
+
+    Handles what model values are made of: dataclasses, enums, IP addresses and
+    prefixes, tuples, dicts of text, optional values and plain scalars.
+    """
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _union(set(typing.get_args(kind)), item)
+    if origin is tuple:
+        inner = typing.get_args(kind)[0]
+        return tuple(plain(inner, one) for one in item)
+    if origin is dict:
+        inner = typing.get_args(kind)[1]
+        return {str(key): plain(inner, one) for key, one in item.items()}
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(kind, item)
+    if isinstance(kind, type) and (issubclass(kind, Enum) or kind in _ADDRESSES | _PREFIXES):
+        return kind(item)
+    return item
+
+
+def _union(options: set[Any], item: Any) -> Any:
+    if item is None:
+        return None
+    options.discard(type(None))
+    if options <= _ADDRESSES:
+        return ip_address(item)
+    if options <= _PREFIXES:
+        return ip_network(item)
+    (only,) = options
+    return plain(only, item)
+
+
+def _dataclass(kind: type, item: dict[str, Any]) -> Any:
+    if kind not in _HINTS:
+        _HINTS[kind] = {k: _unwrap(v) for k, v in typing.get_type_hints(kind).items()}
+    hints = _HINTS[kind]
+    if unknown := item.keys() - hints.keys():
+        raise ValueError(f"unknown field {min(unknown)!r}")
+    known = {name: plain(hints[name], value) for name, value in item.items()}
+    for field in fields(kind):
+        if (
+            field.name not in known
+            and field.default is MISSING
+            and field.default_factory is MISSING
+        ):
+            raise ValueError(f"field {field.name!r} is missing")
+    return kind(**known)
+
+
+def _unwrap(hint: Any) -> Any:
+    """See through NewType."""
+    while isinstance(hint, typing.NewType):
+        hint = hint.__supertype__
+    return hint
