@@ -71,7 +71,6 @@ class Agent:
             run_dir=settings.run_dir,
             taken=lambda: surroundings.taken(self._applier.netlink),
         )
-        self.engine = podman.find(settings.podman_root, settings.run_dir, settings.image_store)
         self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
         self.guard = FirewallGuard(events)
         self.drift = DriftMonitor(
@@ -105,6 +104,13 @@ class Agent:
             "containers": self.watch.run,
             "firewalls": self.guard.run,
         }
+
+    @property
+    def engine(self) -> podman.Podman:
+        """How to call Podman here, found out afresh: people install and change things."""
+        return podman.find(
+            self.settings.podman_root, self.settings.run_dir, self.settings.image_store
+        )
 
     def _plans(self) -> Plans:
         return self.core.plans()

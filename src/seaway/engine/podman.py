@@ -15,6 +15,7 @@ from pathlib import Path
 from seaway.errors import EngineError
 
 _CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
+_SHORT_NAMES = "unqualified-search-registries"
 _NOFILE, _NPROC = 1048576, 32768  # what Podman asks for where it may
 
 
@@ -55,7 +56,27 @@ def find(root: Path | None, run_dir: Path, image_store: Path | None) -> Podman:
         flags += ["--runtime", "runc"]  # crun refuses version 1 hierarchies
     if image_store is not None and image_store.is_dir():
         flags += ["--storage-opt", f"additionalimagestore={image_store}"]
-    return Podman(flags=tuple(flags), run_flags=_ulimits(), environment={})
+    return Podman(flags=tuple(flags), run_flags=_ulimits(), environment=_registries(run_dir))
+
+
+def _registries(
+    run_dir: Path, system: Path = Path("/etc/containers/registries.conf")
+) -> dict[str, str]:
+    """Make ``nginx`` mean what it means to Docker, where the machine does not say what it means.
+
+    Debian's registries.conf names no registry for short names, so Podman refuses them.
+    """
+    try:
+        told = any(line.startswith(_SHORT_NAMES) for line in system.read_text().splitlines())
+    except OSError:
+        told = False
+    if told:
+        return {}
+    ours = run_dir / "registries.conf"
+    if not ours.exists():
+        ours.parent.mkdir(parents=True, exist_ok=True)
+        ours.write_text(f'{_SHORT_NAMES} = ["docker.io"]\n')
+    return {"CONTAINERS_REGISTRIES_CONF": str(ours)}
 
 
 def _ulimits() -> tuple[str, ...]:

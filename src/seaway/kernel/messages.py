@@ -133,7 +133,9 @@ def route_message(item: Route, index: int, *, delete: bool = False) -> nl.Messag
         body += nl.attr(7, item.source.packed)
     if delete:
         return nl.Message(nl.RTM_DELROUTE, 0, body, "remove route", str(item.to), nl.GONE)
-    return nl.Message(nl.RTM_NEWROUTE, _PUT, body, "add route", str(item.to), _THERE)
+    # One destination may be local on several links; REPLACE would move it from one to the next.
+    flags = nl.NLM_F_CREATE | nl.NLM_F_APPEND if item.kind is RouteKind.LOCAL else _PUT
+    return nl.Message(nl.RTM_NEWROUTE, flags, body, "add route", str(item.to), _THERE)
 
 
 def neighbour_message(item: Neighbour, index: int, *, delete: bool = False) -> nl.Message:
