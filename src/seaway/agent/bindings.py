@@ -7,23 +7,19 @@ that no client is ever connected to nobody.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import random
 import socket
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from seaway.errors import Conflict, Exhausted, InvalidSpec, Unsupported
+from seaway.kernel.bpf import drop_all
 from seaway.kernel.ports_held import holder
 from seaway.model.network import Address
 from seaway.model.ports import PortSpec, Protocol, PublishedPort, overlapping
 
-_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, 0
-_PROGRAM = struct.pack("@HP", 1, ctypes.addressof(_DROP_ALL))  # struct sock_fprog
-_SO_ATTACH_FILTER = 26  # include/uapi/asm-generic/socket.h
 _IPPROTO_SCTP = 132
 _RANGE_TRIES = 50  # random starts tried for a range of free ports
 
@@ -136,7 +132,7 @@ class Bindings:
         try:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if wild else 1)
-            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM)
+            drop_all(sock)
             sock.bind((_text(where, family), port))
             if spec.protocol is not Protocol.UDP:
                 sock.listen(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import (
@@ -23,6 +23,9 @@ PORT_MAX: Final = 65535
 
 EVERYWHERE: Final[tuple[Address, ...]] = (IPv4Address("0.0.0.0"), IPv6Address("::"))  # noqa: S104
 """What "no host address" means: every address of both families."""
+
+
+_WILDCARDS: Final = ("0.0.0.0", "[::]")  # noqa: S104 - as text
 
 
 class Protocol(StrEnum):
@@ -144,10 +147,12 @@ class PublishedPort:
         """Render as ``docker ps``: ``0.0.0.0:8080->80/tcp, [::]:8080->80/tcp``."""
         host = _span(self.host_port, self.host_last)
         container = _span(self.container_port, self.container_port + self.count - 1)
-        return ", ".join(
-            f"{_bracketed(address)}:{host}->{container}/{self.protocol}"
-            for address in self.addresses
-        )
+        return ", ".join(f"{where}:{host}->{container}/{self.protocol}" for where in self._places)
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """The addresses as text; the wildcards', which most ports have, are not made each time."""
+        return _WILDCARDS if self.host_ip is None else (_bracketed(self.host_ip),)
 
     def as_port(self) -> Iterator[str]:
         """Yield the lines of ``docker port``: ``80/tcp -> 0.0.0.0:8080``, IPv4 first."""
@@ -164,7 +169,7 @@ class PublishedPort:
         offset = container_port - self.container_port
         if not 0 <= offset < self.count:
             return ()
-        return tuple(f"{_bracketed(a)}:{self.host_port + offset}" for a in self.addresses)
+        return tuple(f"{where}:{self.host_port + offset}" for where in self._places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +363,9 @@ def _parse_prefix(text: str) -> Prefix:
         raise InvalidSpec(f"from={text!r} has host bits set: write {loose}") from None
 
 
-def _allow_list(sources: Iterable[Prefix], host_ip: Address | None) -> tuple[Prefix, ...]:
+def _allow_list(sources: Sequence[Prefix], host_ip: Address | None) -> tuple[Prefix, ...]:
+    if not sources:
+        return ()
     v4 = [s for s in sources if isinstance(s, IPv4Network)]
     v6 = [s for s in sources if isinstance(s, IPv6Network)]
     if host_ip is not None and (stray := v6 if host_ip.version == 4 else v4):

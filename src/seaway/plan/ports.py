@@ -24,32 +24,31 @@ def plan_ports(
     ports = [p for p in ports if any(a.version == version for a in p.addresses)]
     if not ports:
         return
-    yield Element(
-        set=f"hairpin{version}", match=(str(backend), str(backend)), reason=f"{reason}: to itself"
-    )
+    to = str(backend)
+    yield Element(set=f"hairpin{version}", match=(to, to), reason=f"{reason}: to itself")
     for port in ports:
         where = next(a for a in port.addresses if a.version == version)
-        why = f"{reason}: {port.as_ps()}"
-        yield from _mapping(port, where, backend, why)
-        yield from _guard(port, where, why)
+        yield from _mapping(port, where, to, reason)
+        yield from _guard(port, where, reason)
 
 
-def _mapping(port: PublishedPort, where: Address, backend: Address, why: str) -> Iterator[Element]:
-    version, proto = backend.version, str(port.protocol)
+def _mapping(port: PublishedPort, where: Address, to: str, why: str) -> Iterator[Element]:
+    version, proto = where.version, str(port.protocol)
     if port.count > 1 and port.host_port == port.container_port:
         yield Element(
             set=f"publish_range{version}",
             match=(_covers(where), proto, _span(port)),
-            value=(str(backend),),
+            value=(to,),
             reason=why,
         )
         return
+    name = f"publish_any{version}" if where.is_unspecified else f"publish_on{version}"
+    prefix = (proto,) if where.is_unspecified else (str(where), proto)
     for offset in range(port.count):
-        match = (proto, str(port.host_port + offset))
         yield Element(
-            set=f"publish_{'any' if where.is_unspecified else 'on'}{version}",
-            match=match if where.is_unspecified else (str(where), *match),
-            value=(str(backend), str(port.container_port + offset)),
+            set=name,
+            match=(*prefix, str(port.host_port + offset)),
+            value=(to, str(port.container_port + offset)),
             reason=why,
         )
 
