@@ -110,7 +110,8 @@ class Bindings:
                 if sock is not None:
                     sockets.append(sock)
             found = spec.bound_at(start or _chosen(sockets, spec))
-            self._check_own(found)
+            if not sockets:
+                self._check_own(found)
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -142,7 +143,7 @@ class Bindings:
         return sock
 
     def _check_own(self, wanted: PublishedPort) -> None:
-        """Ports without a socket of their own (SCTP) clash here."""
+        """Ports without sockets (SCTP, where the kernel has none) clash here."""
         for held in self._held.values():
             for port in held.ports:
                 if overlapping(port, wanted):

@@ -143,6 +143,12 @@ class PublishedPort:
         """The addresses to bind: one, or the two wildcards."""
         return EVERYWHERE if self.host_ip is None else (self.host_ip,)
 
+    def address(self, version: int) -> Address | None:
+        """The address to bind of one IP version, if it is published there at all."""
+        if self.host_ip is None:
+            return EVERYWHERE[0 if version == 4 else 1]
+        return self.host_ip if self.host_ip.version == version else None
+
     def as_ps(self) -> str:
         """Render as ``docker ps``: ``0.0.0.0:8080->80/tcp, [::]:8080->80/tcp``."""
         host = _span(self.host_port, self.host_last)

@@ -21,15 +21,15 @@ def plan_ports(
     a port, since nftables cannot add to a port.
     """
     version = backend.version
-    ports = [p for p in ports if any(a.version == version for a in p.addresses)]
-    if not ports:
+    here = [(p, where) for p in ports if (where := p.address(version)) is not None]
+    if not here:
         return
     to = str(backend)
     yield Element(set=f"hairpin{version}", match=(to, to), reason=f"{reason}: to itself")
-    for port in ports:
-        where = next(a for a in port.addresses if a.version == version)
+    for port, where in here:
         yield from _mapping(port, where, to, reason)
-        yield from _guard(port, where, reason)
+        if port.sources:
+            yield from _guard(port, where, reason)
 
 
 def _mapping(port: PublishedPort, where: Address, to: str, why: str) -> Iterator[Element]:
@@ -55,8 +55,6 @@ def _mapping(port: PublishedPort, where: Address, to: str, why: str) -> Iterator
 
 def _guard(port: PublishedPort, where: Address, why: str) -> Iterator[Element]:
     """Clients outside from= are turned away; no list of this family allows none of it."""
-    if not port.sources:
-        return
     here = (_covers(where), str(port.protocol), _span(port))
     yield Element(set=f"guarded{where.version}", match=here, reason=why)
     for source in port.sources:
