@@ -20,6 +20,7 @@ _NFT_GROUPS = (7,)  # NFNLGRP_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 _NEWGEN = 15  # NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h
 _SUBSYS_NFTABLES = 10
 _AF_INET = 2
+_OUR_TABLE = nl.attr_text(1, TABLE)
 
 
 class DriftMonitor:
@@ -100,11 +101,17 @@ class DriftMonitor:
         if ("link", "", name) in self._known():
             self._on_drift(f"an address of {name} was removed")
 
+    def _is_ours(self, body: bytes) -> bool:
+        """Every NFTA_*_TABLE, and NFTA_TABLE_NAME, is attribute 1 and nearly always the first."""
+        return body.startswith(_OUR_TABLE, 4) or _text(body, 4, 1) == TABLE
+
     def _nft_message(self, kind: int, _port: int, body: bytes) -> None:
         if kind >> 8 != _SUBSYS_NFTABLES:
             return
         if kind & 0xFF != _NEWGEN:
-            if _text(body, 4, 1) == TABLE:  # NFTA_*_TABLE and NFTA_TABLE_NAME are all 1
+            if self._touched and self._others:
+                return
+            if self._is_ours(body):
                 self._touched = True
             else:
                 self._others = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import grp
 import os
 import resource
@@ -53,6 +54,9 @@ async def _main(settings: Settings, listener: socket.socket) -> None:
     agent = Agent(settings)
     try:
         await agent.prepare()
+        # What there is by now stays: it need not be searched for garbage again and again.
+        gc.freeze()
+        gc.set_threshold(50_000)
         api = _Api(uvicorn.Config(application(agent), log_config=None, lifespan="off"))
         await _serve({**agent.services(), "api": lambda: api.serve(sockets=[listener])})
     finally:

@@ -87,24 +87,27 @@ def element_text(verb: str, elements: Iterable[Element]) -> str:
     return "\n".join(_element_lines(verb, elements))
 
 
-def moved_udp_ports(plan: Diff, version: int) -> dict[int, tuple[Address, int] | None]:
-    """Map every UDP host port whose element *plan* touches to its backend from now on."""
-    moved: dict[int, tuple[Address, int] | None] = {}
-    made = [*plan.create, *(new for _, new in plan.change)]
-    touched = [*plan.delete, *(old for old, _ in plan.change), *made]
-    for e in only(Element, touched):
-        if not e.set.startswith("publish") or not e.set.endswith(str(version)):
-            continue
-        *_, proto, span = e.match
-        if proto != "udp":
-            continue
-        first, _, last = span.partition("-")
-        for port in range(int(first), int(last or first) + 1):
-            moved.setdefault(port, None)
-            if any(e is m for m in made):
-                inner = int(e.value[1]) if len(e.value) > 1 else port
-                moved[port] = (ip_address(e.value[0]), inner)
+Backends = dict[int, tuple[Address, int] | None]
+"""Host port -> who answers there now, None for nobody."""
+
+
+def moved_udp_ports(plan: Diff) -> dict[int, Backends]:
+    """Map, by IP version, every UDP host port whose element *plan* touches to its backend."""
+    moved: dict[int, Backends] = {}
+    gone = (*plan.delete, *(old for old, _ in plan.change))
+    made = (*plan.create, *(new for _, new in plan.change))
+    for items, stands in ((gone, False), (made, True)):
+        for e in only(Element, items):
+            if "udp" in e.match and e.set.startswith("publish"):
+                _note_backends(moved.setdefault(int(e.set[-1]), {}), e, stands=stands)
     return moved
+
+
+def _note_backends(moved: Backends, e: Element, *, stands: bool) -> None:
+    first, _, last = e.match[-1].partition("-")
+    for port in range(int(first), int(last or first) + 1):
+        inner = int(e.value[1]) if len(e.value) > 1 else port
+        moved[port] = (ip_address(e.value[0]), inner) if stands else None
 
 
 # -- carrying out -------------------------------------------------------------------------
@@ -166,13 +169,10 @@ class Applier:
 
     def _cut_udp(self, plan: Diff) -> None:
         """Give flows to UDP ports that changed hands a new start."""
-        for version in (4, 6):
-            if moved := moved_udp_ports(plan, version):
-                flows = conntrack.udp_flows(self.conntrack, version)
-                conntrack.cut(
-                    self.conntrack,
-                    [f for f in flows if f.to_port in moved and f.answered_by != moved[f.to_port]],
-                )
+        for version, moved in moved_udp_ports(plan).items():
+            flows = conntrack.udp_flows(self.conntrack, version)
+            stale = (f for f in flows if f.to_port in moved and f.answered_by != moved[f.to_port])
+            conntrack.cut(self.conntrack, stale)
 
     def _run_nft(self, text: str, made: list[Resource]) -> None:
         try:

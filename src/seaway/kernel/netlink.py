@@ -33,6 +33,7 @@ IFF_UP = 0x1
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seq, port
 _RECEIVE = 1 << 18  # bytes; the kernel fills at most 32 KiB a datagram in a dump
+_SO_RCVBUFFORCE = 33  # socket(7): beyond rmem_max, with CAP_NET_ADMIN
 _SEND_MAX = 1 << 16  # bytes in one sendmsg; above it a batch is cut into several
 
 
@@ -207,7 +208,8 @@ def subscribe(family: int, groups: Iterable[int]) -> socket.socket:
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, family
     )
     sock.bind((0, 0))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+    # One transaction of ours can announce thousands of elements before we read the first.
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 25)
     for group in groups:
         sock.setsockopt(270, 1, group)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP: netlink(7)
     return sock
