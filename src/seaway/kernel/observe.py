@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-from seaway.errors import NotFound
+from seaway.errors import InvalidSpec, NotFound
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns as namespaces
 from seaway.kernel.messages import OWN_ALIAS
@@ -187,13 +187,13 @@ def inside(path: str, names: Collection[str]) -> list[Resource]:
 
 
 def sysctls(wanted: Iterable[Sysctl]) -> Iterator[Sysctl]:
-    """Read the settings that *wanted* names; a namespace that has gone has none."""
+    """Read the settings that *wanted* names; a namespace that is not there has none."""
     for setting in wanted:
         path = Path("/proc/sys", *setting.name.split("."))
         try:
             with namespaces.inside(setting.netns):
                 yield replace(setting, value=path.read_text().strip())
-        except (OSError, NotFound):
+        except (OSError, NotFound, InvalidSpec):
             continue
 
 
