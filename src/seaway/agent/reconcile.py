@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -83,12 +84,35 @@ class Reconciler:
         try:
             doomed = self._applier.apply(plan)
         except SeawayError:
+            self._take_back(plan)
             self.kick(f"{name}: a change failed")
             raise
         self._remember(name, resources)
         if doomed:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._remover, self._applier.remove_links, doomed)
+
+    def _take_back(self, plan: Diff) -> None:
+        """Remove the links that a failed plan made inside namespaces: no audit looks for them
+        where nothing is desired."""
+        inner = tuple(link for link in only(Link, plan.create) if link.netns)
+        if inner:
+            with suppress(SeawayError):
+                self._applier.apply(Diff(delete=inner))
+
+    def drop_inner_links(self, name: str, ifnames: Container[str]) -> None:
+        """Remove those of an object's links that are made inside its namespace, ahead of change().
+
+        To be called before the state forgets them: an agent that is killed in
+        between finds links on the host by their names, but these by its state alone.
+
+        Raises:
+            KernelError: Refused.
+        """
+        links = only(Link, self._applied.get(name, ()))
+        inner = tuple(link for link in links if link.netns and link.name in ifnames)
+        if inner:
+            self._applier.apply(Diff(delete=inner))
 
     def _remember(self, name: str, resources: tuple[Resource, ...]) -> None:
         if resources:
@@ -117,7 +141,11 @@ class Reconciler:
         began = time.perf_counter()
         plan = self.look()
         if plan:
-            self._applier.remove_links(self._applier.apply(plan))
+            doomed = self._applier.apply(plan)
+            if doomed:
+                # By the remover, like all others: two threads on one socket take each
+                # other's answers.
+                self._remover.submit(self._applier.remove_links, doomed).result()
         plans = self._plans()
         self._applied = dict(plans)
         self.known = {item.key: item for items in plans.values() for item in items}

@@ -29,11 +29,13 @@ def restore(core: Core) -> None:
 
 def _bind(core: Core, sandbox: Sandbox) -> None:
     try:
-        published = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, sandbox.published)
+        before = sandbox.published or sandbox.earlier
+        published = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, before)
         core.failures.pop(sandbox.id, None)
     except SeawayError as err:
         core.failures[sandbox.id] = str(err)
         log.warning("port_lost", sandbox=sandbox.name, error=str(err))
         published = ()
     if published != sandbox.published:
-        core.state.commit(Change(put=[replace(sandbox, published=published)]))
+        earlier = sandbox.published or sandbox.earlier
+        core.state.commit(Change(put=[replace(sandbox, published=published, earlier=earlier)]))

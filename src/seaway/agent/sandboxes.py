@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
@@ -185,8 +186,7 @@ def _v6(address: Address | None) -> IPv6Address | None:
 
 async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
     """Attach a sandbox to one more network, while it runs."""
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
+    async with _turn(core, name) as sandbox:
         network = core.state.network(request.network)
         if any(a.network.id == network.id for a in core.state.attachments(sandbox.id)):
             raise Conflict(f"{sandbox.name!r} is connected to {network.name!r} already")
@@ -204,17 +204,28 @@ async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
 
 async def disconnect(core: Core, name: str, network_name: str) -> None:
     """Detach a sandbox from one network, while it runs."""
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
+    async with _turn(core, name) as sandbox:
         network = core.state.network(network_name)
         found = [
             a.endpoint for a in core.state.attachments(sandbox.id) if a.network.id == network.id
         ]
         if not found:
             raise NotFound(f"{sandbox.name!r} is not connected to {network.name!r}")
-        core.state.commit(Change(delete=[*found]))
+        _forget_endpoints(core, sandbox, found)
         await core.sync(sandbox.id)
     core.events.add("endpoint_disconnected", sandbox.name, network=network.name)
+
+
+def _forget_endpoints(
+    core: Core, sandbox: Sandbox, endpoints: Sequence[Endpoint], *, whole: bool = False
+) -> None:
+    """Delete *endpoints* from the state; with the sandbox itself if it goes as a *whole*."""
+    try:
+        core.kernel.drop_inner_links(f"sandbox/{sandbox.id}", {e.ifname for e in endpoints})
+        core.state.commit(Change(delete=[*endpoints, *([sandbox] if whole else [])]))
+    except SeawayError:
+        core.kernel.kick(f"{sandbox.name}: endpoints could not be removed")
+        raise
 
 
 # -- life ---------------------------------------------------------------------------------------
@@ -222,8 +233,8 @@ async def disconnect(core: Core, name: str, network_name: str) -> None:
 
 async def up(core: Core, name: str) -> Sandbox:
     """Get a stopped container ready to be started: ports bound, namespace and links there."""
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
+    async with _turn(core, name) as found:
+        sandbox = found
         if sandbox.phase is Phase.STOPPED:
             sandbox = _put(core, sandbox, phase=Phase.CREATED, pid=0, started=0)
         await core.sync(sandbox.id)
@@ -232,9 +243,7 @@ async def up(core: Core, name: str) -> Sandbox:
 
 async def started(core: Core, name: str, container: str = "", pid: int = 0) -> Sandbox:
     """Answer a container's names from now on.  Asking twice is fine."""
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
-        sandbox = core.state.sandboxes.get(sandbox.id, sandbox)
+    async with _turn(core, name) as sandbox:
         fresh = {
             "container": container or sandbox.container,
             "pid": pid or sandbox.pid,
@@ -244,12 +253,11 @@ async def started(core: Core, name: str, container: str = "", pid: int = 0) -> S
             getattr(sandbox, key) == value for key, value in fresh.items()
         ):
             return sandbox
-        was = sandbox.phase
-        sandbox = _put(core, sandbox, phase=Phase.RUNNING, **fresh)
+        now_running = _put(core, sandbox, phase=Phase.RUNNING, **fresh)
         await core.sync(sandbox.id)
-    if was is not Phase.RUNNING:
+    if sandbox.phase is not Phase.RUNNING:
         core.events.add("sandbox_started", sandbox.name, pid=pid)
-    return sandbox
+    return now_running
 
 
 async def stopped(core: Core, name: str) -> None:
@@ -257,23 +265,21 @@ async def stopped(core: Core, name: str) -> None:
 
     One that was to be removed when it ends, and anything attached by process, is forgotten.
     """
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
-        if sandbox.id not in core.state.sandboxes:
-            return
+    async with _turn(core, name) as sandbox:
         if sandbox.auto_remove or not sandbox.made_netns:
             await _forget(core, sandbox)
         elif sandbox.phase is not Phase.STOPPED:
+            earlier = sandbox.published or sandbox.earlier
+            gone = {"published": (), "earlier": earlier, "pid": 0, "started": 0}
+            _put(core, sandbox, phase=Phase.STOPPED, **gone)
             core.bindings.release(sandbox.id)
-            _put(core, sandbox, phase=Phase.STOPPED, published=(), pid=0, started=0)
             await core.sync(sandbox.id)
     core.events.add("sandbox_stopped", sandbox.name)
 
 
 async def remove(core: Core, name: str) -> Sandbox:
     """Forget a sandbox; its addresses and ports are free again."""
-    sandbox = core.state.sandbox(name)
-    async with core.only_one(sandbox.id):
+    async with _turn(core, name) as sandbox:
         await _forget(core, sandbox)
     core.events.add("sandbox_removed", sandbox.name)
     return sandbox
@@ -291,7 +297,8 @@ def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
 def bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
     """Bind a sandbox's ports, remembering why if it fails."""
     try:
-        found = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, sandbox.published)
+        before = sandbox.published or sandbox.earlier
+        found = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, before)
     except SeawayError as err:
         core.failures[sandbox.id] = str(err)
         raise
@@ -301,12 +308,26 @@ def bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
 
 async def _forget(core: Core, sandbox: Sandbox) -> None:
     """Never stops half way: what the kernel still has is swept by the next audit."""
+    endpoints = [a.endpoint for a in core.state.attachments(sandbox.id)]
+    _forget_endpoints(core, sandbox, endpoints, whole=True)
     core.bindings.release(sandbox.id)
     core.names.remove(sandbox)
     core.failures.pop(sandbox.id, None)
     core.attached.pop(netns.inode(sandbox.netns), None)
-    endpoints: list[Endpoint] = [a.endpoint for a in core.state.attachments(sandbox.id)]
-    core.state.commit(Change(delete=[*endpoints, sandbox]))
     for leftover in ("pid", "cid"):
         (core.run_dir / "containers" / f"{sandbox.id}.{leftover}").unlink(missing_ok=True)
     await core.sync(sandbox.id)
+
+
+@contextlib.asynccontextmanager
+async def _turn(core: Core, name: str) -> AsyncIterator[Sandbox]:
+    """Let one operation at a time work on a sandbox; hands it over as it is by then.
+
+    Raises:
+        NotFound: There is none, or it went while we waited.
+    """
+    identity = core.state.sandbox(name).id
+    async with core.only_one(identity):
+        if identity not in core.state.sandboxes:
+            raise NotFound(f"container {name!r} has just been removed")
+        yield core.state.sandboxes[identity]

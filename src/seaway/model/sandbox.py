@@ -62,6 +62,8 @@ class Sandbox:
         hostname: Also a DNS name; empty when the caller has none.
         asked: Ports as they were asked for.
         published: Ports as they are bound now; empty while stopped.
+        earlier: Ports as they were bound last, while stopped: a free choice falls on the
+            same again.
         sysctls: ``net.*`` settings inside the namespace.
         container: The engine's id of the container, once it has one.
         auto_remove: Forget the sandbox when its process ends.
@@ -77,6 +79,7 @@ class Sandbox:
     labels: dict[str, str] = field(default_factory=dict)
     asked: tuple[PortSpec, ...] = ()
     published: tuple[PublishedPort, ...] = ()
+    earlier: tuple[PublishedPort, ...] = ()
     dns: DnsSettings = DnsSettings()
     sysctls: dict[str, str] = field(default_factory=dict)
     container: str = ""
