@@ -248,7 +248,8 @@ def test_no_permission(monkeypatch):
     def denied(*_):
         raise PermissionError(13, os.strerror(13))
 
-    monkeypatch.setattr(socket.socket, "connect", denied)
+    refusing = type("Refusing", (), {"connect": denied, "close": lambda _: None})
+    monkeypatch.setattr("seaway.cli.client._socket.socket", lambda *_: refusing())
 
     with pytest.raises(errors.AgentUnreachable, match="join the group seaway"):
         Client("/run/x.sock").request("GET", "/")

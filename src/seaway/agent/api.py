@@ -104,7 +104,8 @@ async def _list_sandboxes(agent: Agent, _request: Request, _body: None) -> Any:
 async def _create_sandbox(agent: Agent, _request: Request, body: SandboxRequest) -> Any:
     sandbox = await sandboxes.create(agent.core, body)
     agent.watch.follow(sandbox)
-    return sandbox_view(agent.core, sandbox)
+    # Whoever makes a sandbox is about to run something in it: spare them a question.
+    return sandbox_view(agent.core, sandbox) | {"engine": _engine_view(agent)}
 
 
 async def _sandbox(agent: Agent, request: Request, _body: None) -> Any:
@@ -139,6 +140,10 @@ async def _plan(agent: Agent, _request: Request, _body: None) -> Any:
 
 
 async def _engine(agent: Agent, _request: Request, _body: None) -> Any:
+    return _engine_view(agent)
+
+
+def _engine_view(agent: Agent) -> dict[str, Any]:
     engine = agent.engine
     return {
         "argv": engine.argv(),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 
 from seaway.cli.client import Client, segment
 from seaway.cli.endpoints import endpoints, sandbox
 from seaway.cli.flags import UsageError
+from seaway.cli.lean_json import loads
 from seaway.errors import EngineError, NotFound, SeawayError
 
 TYPE_CHECKING = False  # a type checker takes it for True; typing itself is slow to import
@@ -24,10 +23,13 @@ _ENGINE_FAILED = 125  # podman-run(1): Podman itself failed, the container never
 
 
 class Engine:
-    """Podman, called as the agent says it must be called here."""
+    """Podman, called as the agent says it must be called here.
 
-    def __init__(self, client: Client) -> None:
-        told: Any = client.request("GET", "/v1/engine")
+    Args:
+        told: What the agent answers to ``GET /v1/engine``.
+    """
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
         self._argv: list[str] = told["argv"]
         self.run_flags: list[str] = told["run_flags"]
         self._environment = {**os.environ, **told["environment"]}
@@ -66,6 +68,11 @@ class Engine:
             raise EngineError("Podman is not installed: apt-get install podman") from None
 
 
+def _engine(client: Client) -> Engine:
+    told: Any = client.request("GET", "/v1/engine")
+    return Engine(told)
+
+
 def _wait(pid: int) -> int:
     while True:
         try:
@@ -84,16 +91,15 @@ def run(parsed: Parsed, _words: object) -> int:
     shared = [n for n in networks if n in ("host", "none") or n.startswith("container:")]
     if shared:
         return _run_without_network(client, parsed, shared, networks)
-    engine = Engine(client)
     request = sandbox(parsed, endpoints(parsed, "bridge"))
     request["auto_remove"] = parsed.flag("rm").on
     request["image"] = parsed.argument("IMAGE").value
     request["creator"] = os.getpid()
     if request["publish_all"]:
-        request["expose"] += _exposed(engine, request["image"])
+        request["expose"] += _exposed(_engine(client), request["image"])
     made: Any = client.request("POST", "/v1/sandboxes", request)
     try:
-        return _start(client, engine, parsed, made)
+        return _start(client, Engine(made["engine"]), parsed, made)
     except BaseException:
         _forget(client, made["id"])
         raise
@@ -117,6 +123,8 @@ def _foreground(
     client: Client, engine: Engine, words: Sequence[str], made: Mapping[str, Any]
 ) -> int:
     pid = engine.spawn(words)
+    import signal  # noqa: PLC0415 - its enums take 1 ms, which only waiting pays
+
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
     status = _wait(pid)
     ran = os.path.exists(made["cid_file"])  # noqa: PTH110 - pathlib costs 5 ms
@@ -186,7 +194,7 @@ def _exposed(engine: Engine, image: str) -> list[str]:
     if engine.read(["image", "exists", image])[0] != 0 and engine.read(["pull", image])[0] != 0:
         raise EngineError(f"no image {image!r}: check its name")
     _, text = engine.read(words)
-    return list(json.loads(text or "null") or {})
+    return list(loads(text or "null") or {})
 
 
 def _run_without_network(
@@ -203,7 +211,7 @@ def _run_without_network(
         found: Any = client.request("GET", f"/v1/sandboxes/{segment(kind.partition(':')[2])}")
         # Through its namespace, so that whatever is attached can be joined, not only containers.
         kind = f"ns:{found['netns']}"
-    engine = Engine(client)
+    engine = _engine(client)
     words = ["run", *engine.run_flags, "--network", kind, "--label", f"{_LABEL}={shared[0]}"]
     for flag in ("name", "cidfile", "pidfile"):
         value = parsed.flag(flag).value
@@ -267,7 +275,7 @@ def _start_again(client: Client, engine: Engine, name: str) -> int:
 def _each(parsed: Parsed, work: Any) -> int:
     """Do *work* for every container; go on after a failure, and report it in the end."""
     client = Client()
-    engine = Engine(client)
+    engine = _engine(client)
     worst = 0
     for name in parsed.argument("CONTAINER").list:
         try:
@@ -324,12 +332,12 @@ def rm(parsed: Parsed, _words: object) -> int:
 
 def logs(_parsed: Parsed, words: Sequence[str]) -> int:
     """Become ``podman logs``."""
-    return Engine(Client()).become(["logs", *words])
+    return _engine(Client()).become(["logs", *words])
 
 
 def exec_(_parsed: Parsed, words: Sequence[str]) -> int:
     """Become ``podman exec``."""
-    return Engine(Client()).become(["exec", *words])
+    return _engine(Client()).become(["exec", *words])
 
 
 # -- looking -----------------------------------------------------------------------------------
@@ -350,10 +358,10 @@ def ps(parsed: Parsed, _words: object) -> int:
 
     client = Client()
     sandboxes: Any = client.request("GET", "/v1/sandboxes")
-    status, text = Engine(client).read(
+    status, text = _engine(client).read(
         ["ps", "-a", "--format", "json", "--filter", f"label={_LABEL}"]
     )
-    podman = {c["Id"]: c for c in json.loads(text or "[]")} if status == 0 else {}
+    podman = {c["Id"]: c for c in loads(text or "[]")} if status == 0 else {}
     rows = [_attached_row(s, podman.pop(s["container"], None)) for s in sandboxes]
     rows += [_foreign_row(c) for c in podman.values()]
     if not parsed.flag("all").on:
@@ -419,8 +427,8 @@ def inspect(parsed: Parsed, _words: object) -> int:
         try:
             item: Any = client.request("GET", f"/v1/sandboxes/{segment(name)}")
             if item["container"]:
-                _, text = Engine(client).read(["inspect", item["container"]])
-                item["engine"] = (json.loads(text or "[]") or [{}])[0]
+                _, text = _engine(client).read(["inspect", item["container"]])
+                item["engine"] = (loads(text or "[]") or [{}])[0]
         except NotFound as err:
             try:
                 item = client.request("GET", f"/v1/networks/{segment(name)}")
