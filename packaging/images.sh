@@ -6,7 +6,7 @@
 #
 # Images come from the registry where one answers. Otherwise they are built from this
 # distribution's own packages, so that everything runs with no registry within reach. Built images
-# carry the label seaway.recipe and are built again when this file changes; pulled ones stay.
+# carry the label seaway.recipe and are built again when the recipe below changes; pulled ones stay.
 #
 # SEAWAY_IMAGES=pull or =build allows only the one way. Needs root; installs nothing on the host.
 set -euo pipefail
@@ -17,8 +17,9 @@ readonly NAMES=docker.io/library
 readonly CACHE=/var/cache/seaway
 readonly FIRST_PULL=20 NEXT_PULL=180 # seconds; the first also finds out whether a registry answers
 readonly NGINX_ID=101 REDIS_ID=999   # as in the images of the same names on Docker Hub
-RECIPE=$(sha256sum <"$0" | cut -c -12)
+RECIPE=$(sed -n '/^# --- from packages/,/^# --- main/p' "$0" | sha256sum | cut -c -12)
 readonly RECIPE
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1 # it would come with every call, and is the owner's matter
 
 say() { echo "images: $*" >&2; }
 die() {
@@ -55,7 +56,7 @@ pull() { # STORE IMAGE: fails if no registry has answered so far
   if answer=$(limit=$patience store_podman "$1" pull --quiet "$NAMES/$2:latest" 2>&1); then
     patience=$NEXT_PULL
   else
-    say "cannot pull $2: $(grep . <<<"$answer" | tail -n 1)"
+    say "no registry gives us $2 (${answer##*: })"
     patience=0
     return 1
   fi
@@ -220,9 +221,10 @@ build_redis() {
 #!/bin/sh
 # Without a configuration file, redis-server would refuse clients from other machines.
 case "$1:$2" in
+  redis-server:-[hv] | redis-server:--help | redis-server:--version | redis-server:--test-memory) ;;
   redis-server: | redis-server:-*)
     shift
-    set -- redis-server --bind '* -::*' --protected-mode no "$@"
+    set -- redis-server --protected-mode no "$@"
     ;;
 esac
 if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then

@@ -24,6 +24,14 @@ die() {
   exit 1
 }
 
+quietly() { # shows what a command prints only if it fails
+  local output
+  output=$("$@" 2>&1) || {
+    printf '%s\n' "$output" >&2
+    return 1
+  }
+}
+
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
@@ -75,7 +83,7 @@ allow_starts() { # puts back what was there, also after an earlier run that was 
 }
 
 apt_get() {
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
     -o Dpkg::Use-Pty=0 "$@"
 }
 
@@ -83,7 +91,7 @@ refreshed=no
 refresh_lists() { # once in a run, and only when something is to be installed
   [ $refreshed = no ] || return 0
   say "reading the package lists"
-  apt_get update >&2 || say "apt-get update failed; going on with the lists there are"
+  apt_get update || say "that failed; going on with the lists there are"
   refreshed=yes
 }
 
@@ -93,7 +101,7 @@ install_packages() {
   say "installing $*"
   trap allow_starts EXIT
   forbid_starts
-  apt_get install -y --no-install-recommends "$@" >&2 || die "apt-get could not install $*"
+  apt_get install -y --no-install-recommends "$@" || die "apt-get could not install $*"
   allow_starts
   trap - EXIT
 }
@@ -119,17 +127,17 @@ print(sys.executable)' 2>/dev/null && return
   return 1
 }
 
-python_package() { # the newest Python that this distribution has and that is new enough
+python_package() { # what to install: only the venv module, or the newest Python there is
   local version
   if /usr/bin/python3 -Ic 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
-    echo python3-venv # Python is there, only its venv module is not
+    echo python3-venv
     return
   fi
-  for version in 3 3.14 3.13 3.12 3.11; do
-    case $(apt-cache policy "python$version" | sed -n 's/^ *Candidate: //p') in
-      "" | "(none)" | 3.[0-9].* | 3.10.*) ;;
-      *) echo "python$version-venv" && return ;;
-    esac
+  for version in 3.14 3.13 3.12 3.11; do
+    if apt-cache show "python$version-venv" 2>/dev/null | grep -q '^Version:'; then
+      echo "python$version-venv"
+      return
+    fi
   done
   return 1
 }
@@ -157,7 +165,7 @@ set_up_python() {
   python=$(find_python)
   say "installing the Python environment into $VENV with $python"
   as_owner "$python" -m venv --clear $VENV
-  as_owner $VENV/bin/pip install --quiet --disable-pip-version-check -e '.[dev]' >&2 ||
+  quietly as_owner $VENV/bin/pip install --disable-pip-version-check -e '.[dev]' ||
     die "pip could not install Seaway's dependencies: is a Python package index within reach?"
   echo "$recipe" | as_owner tee $STAMP >/dev/null
 }
