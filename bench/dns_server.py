@@ -37,7 +37,7 @@ SUBNET = IPv4Network("10.10.0.0/16")
 def directory(names: int) -> Directory:
     """Return one network of *names* containers; the benchmark asks as one of them."""
     made = Directory()
-    made.set_networks({"backend": [SUBNET]})
+    made.set_subnets([SUBNET])
     for number in range(names):
         address = SUBNET[2 + number]
         member = Member(

@@ -32,7 +32,7 @@ def members(owner: str, held: dict[str, list[str]]) -> list[Member]:
 
 def empty() -> Directory:
     made = Directory()
-    made.set_networks({n: [ip_network(f"10.{i}.0.0/24")] for i, n in enumerate(NETWORKS)})
+    made.set_subnets(ip_network(f"10.{i}.0.0/24") for i, _ in enumerate(NETWORKS))
     return made
 
 

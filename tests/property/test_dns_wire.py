@@ -38,7 +38,7 @@ LONGEST = "a" * 63 + "." + "b" * 63 + "." + "c" * 63 + "." + "d" * 57
 def directory() -> Directory:
     """Return a few names, among them one with many addresses and the longest there can be."""
     made = Directory()
-    made.set_networks({"net": [ip_network("10.0.0.0/24")]})
+    made.set_subnets([ip_network("10.0.0.0/24")])
     made.put("me", [member("me", "net", "me", at=("10.0.0.2", "fd00::2"))])
     many = tuple(IPv4Address("10.0.0.10") + n for n in range(30))
     six = tuple(IPv6Address("fd00::10") + n for n in range(30))

@@ -19,7 +19,8 @@ def directory():
     """web and db on front, db and out on back."""
     made = Directory()
     subnets = {"front": [ip_network("10.1.0.0/24")], "back": [ip_network("10.2.0.0/24")]}
-    made.set_networks({**subnets, "other": [ip_network("10.3.0.0/24"), ip_network("fd03::/64")]})
+    every = [*subnets.values(), [ip_network("10.3.0.0/24"), ip_network("fd03::/64")]]
+    made.set_subnets(prefix for prefixes in every for prefix in prefixes)
     made.put("web", [member("web", "front", "web", "www", "0a1b2c3d4e5f", at=(WEB, "fd01::2"))])
     made.put(
         "db",
@@ -61,7 +62,7 @@ def test_names_are_seen_on_shared_networks_only(directory):
     """db sees both sides; web and out do not see each other."""
     assert [OUT] == addresses(directory.answer(ask("out"), DB))
     assert isinstance(directory.answer(ask("out"), WEB), Forward)
-    assert dns.rcode.NXDOMAIN == code(directory.answer(ask("out.back"), WEB))
+    assert isinstance(directory.answer(ask("out.back"), WEB), Forward)
     assert [WEB] == addresses(directory.answer(ask("web"), WEB))
 
 
@@ -277,7 +278,7 @@ def test_a_name_no_question_can_carry_is_left_out():
 def test_a_network_no_question_can_carry_still_has_bare_names():
     """Its members are found by their bare names, and have no reverse name."""
     made = Directory()
-    made.set_networks({"n" * 70: [ip_network("10.0.0.0/24")]})
+    made.set_subnets([ip_network("10.0.0.0/24")])
     made.put("me", [member("me", "n" * 70, "me", at=("10.0.0.2",))])
 
     assert ["10.0.0.2"] == addresses(made.answer(ask("me"), "10.0.0.2"))
@@ -298,7 +299,7 @@ def test_names_with_dots_work():
 def test_bytes_that_look_like_labels_are_not_mistaken():
     """A label may hold any byte, also the length and letters of a network's name."""
     made = Directory()
-    made.set_networks({"net": []})
+    made.set_subnets([])
     made.put("me", [member("me", "net", "me", at=("10.0.0.2",))])
     tricky = dns.message.from_wire(ask("x")[:12] + b"\x06xx\x03net\x00\x00\x01\x00\x01").to_wire()
 

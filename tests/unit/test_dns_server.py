@@ -108,7 +108,7 @@ def test_a_connection_carries_several_questions():
     async def scenario():
         async with running() as site:
             names = ["web", "me", "web", "nosuch.net"]
-            site.directory.set_networks({"net": []})
+            site.directory.set_subnets([])
             replies = await site.ask_over_tcp(*(ask(n, id=i) for i, n in enumerate(names)))
 
         assert [0, 1, 2, 3] == [read(reply).id for reply in replies]

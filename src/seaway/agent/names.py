@@ -52,7 +52,7 @@ class Names:
     def networks(self, networks: Iterable[Network], *, ipv6: bool) -> None:
         """Listen on the gateways of *networks*, and know their subnets."""
         routed = [n for n in networks if n.subnets]
-        self._directory.set_networks({n.name: [s.cidr for s in n.subnets] for n in routed})
+        self._directory.set_subnets(s.cidr for n in routed for s in n.subnets)
         for network in routed:
             for subnet in network.subnets:
                 if network.routed and subnet.gateway and (ipv6 or subnet.version == 4):

@@ -9,7 +9,7 @@ Source: RFC 1034 section 4.3, RFC 2308 (no such data), RFC 8482 (ANY), RFC 6891 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from itertools import repeat
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from seaway.dns import wire
 from seaway.dns.reverse import Subnets, address_of
-from seaway.dns.scope import Entry, Member, Network, View, encode_or_none
+from seaway.dns.scope import Entry, Member, Network, View
 from seaway.dns.wire import Query, Rcode
 
 __all__ = ["Directory", "Forward", "Member", "as_owner"]
@@ -87,7 +87,6 @@ class Directory:
         self._members: dict[str, tuple[Member, ...]] = {}
         self._views: dict[tuple[str, ...], View] = {}
         self._askers: dict[str, _Asker] = {}
-        self._zones: frozenset[bytes] = frozenset()
         self._subnets = Subnets()
         self._kept = 0
         self._turn = 0
@@ -136,14 +135,13 @@ class Directory:
             if network.idle:
                 del self._networks[member.network]
 
-    def set_networks(self, networks: Mapping[str, Iterable[IPv4Network | IPv6Network]]) -> None:
-        """Say which networks exist and their subnets.
+    def set_subnets(self, subnets: Iterable[IPv4Network | IPv6Network]) -> None:
+        """Say which subnets there are.
 
-        Names and addresses inside them are ours: unknown ones are answered so, and never
-        shown to another server.  No kept answer depends on them: only names that exist are kept.
+        Reverse names inside them are ours: unknown ones are answered so, and never shown to
+        another server.  No kept answer depends on them: only names that exist are kept.
         """
-        self._zones = frozenset(filter(None, map(encode_or_none, networks)))
-        self._subnets = Subnets(subnet for subnets in networks.values() for subnet in subnets)
+        self._subnets = Subnets(subnets)
 
     def answer(self, message: bytes, source: str) -> bytes | Forward | None:
         """Answer one message.
@@ -225,12 +223,13 @@ class Directory:
     def _zone_at(self, name: bytes, labels: tuple[int, ...], view: View) -> int | None:
         """Return where the part of *name* starts below which every name is ours.
 
-        That is a network's name, and also a container's when only a service such as
+        That is the name of a network the asker is on (others may be called "dev" or "app",
+        which are public domains), and also a container's when only a service such as
         ``_http._tcp`` is in front of it.  Other names below a container's are not ours:
         a container may be called "app", and "app" is a public domain too.
         """
         for at in labels[1:]:
-            if name[at:] in self._zones or name[at:] in view.suffixes:
+            if name[at:] in view.suffixes:
                 return at
         at = next((at for at in labels if name[at + 1 : at + 2] != b"_"), 0)
         below = tuple(start - at for start in labels if start >= at)
