@@ -8,6 +8,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import structlog
+
+log = structlog.get_logger()
+
 RING = 1000  # events kept; the oldest are forgotten
 _SLOW = 1000  # events a follower may lag behind before it is cut off
 
@@ -45,6 +49,7 @@ class Events:
             facts={name: str(value) for name, value in facts.items()},
         )
         self._ring.append(event)
+        log.info(kind, subject=subject, **event.facts)
         for queue in tuple(self._followers):
             try:
                 queue.put_nowait(event)

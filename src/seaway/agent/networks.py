@@ -14,6 +14,7 @@ from seaway.agent.state import Change
 from seaway.errors import Conflict, InvalidSpec, SeawayError
 from seaway.ipam.pools import Taken
 from seaway.ipam.subnets import Wanted, assemble
+from seaway.kernel import surroundings
 from seaway.model.names import check_name
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
 from seaway.plan.networks import plan_network
@@ -32,13 +33,16 @@ async def create(core: Core, request: NetworkRequest) -> Network:
     driver = parse_driver(request.driver)
     if driver in (Driver.HOST, Driver.NONE):
         raise InvalidSpec(f"there is one {driver} network, called {driver!s}: use that")
+    options = parse_options(request.options)
+    if driver is Driver.MACVLAN:
+        surroundings.require_link(options.get("parent", ""))
     network = Network(
         id=NetworkId(new_id()),
         name=request.name,
         driver=driver,
         subnets=_subnets(core, request, driver),
         internal=request.internal,
-        options=parse_options(request.options),
+        options=options,
         labels=request.labels,
         created=now(),
     )

@@ -155,8 +155,8 @@ class Reconciler:
             lines = plan.lines()
             self.repairs += len(lines)
             took = f"{(time.perf_counter() - began) * 1e3:.1f}"
-            log.info("kernel_repaired", why=why, steps=len(lines), first=lines[0], ms=took)
-            self._events.add("kernel_repaired", "host", why=why, steps=len(lines), first=lines[0])
+            facts = {"why": why, "steps": len(lines), "first": lines[0], "ms": took}
+            self._events.add("kernel_repaired", "host", **facts)
         return plan
 
     def _observe(self, want: Iterable[Resource]) -> list[Resource]:

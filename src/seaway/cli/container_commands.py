@@ -274,12 +274,15 @@ def _start_again(client: Client, engine: Engine, name: str) -> int:
 
 def _each(parsed: Parsed, work: Any) -> int:
     """Do *work* for every container; go on after a failure, and report it in the end."""
+    from seaway.cli.output import Progress  # noqa: PLC0415 - run does not need it
+
     client = Client()
     engine = _engine(client)
     worst = 0
     for name in parsed.argument("CONTAINER").list:
         try:
-            status = work(client, engine, name)
+            with Progress(f"Working on {name}"):
+                status = work(client, engine, name)
         except SeawayError as err:
             print(f"seaway: {err}", file=sys.stderr)
             status = 1

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 from seaway.errors import KernelError, NotFound, from_errno
@@ -32,6 +33,7 @@ from seaway.kernel.messages import (
     set_up,
 )
 from seaway.kernel.nft import Nft
+from seaway.kernel.surroundings import require_link
 from seaway.model.network import Address
 from seaway.plan.diff import Diff
 from seaway.plan.resources import (
@@ -124,6 +126,7 @@ class Applier:
         self.netlink = nl.Netlink()
         self.conntrack = open_socket()
         self._remover = nl.Netlink()
+        self._removing = Lock()
 
     @property
     def ports(self) -> frozenset[int]:
@@ -164,8 +167,9 @@ class Applier:
         return doomed
 
     def remove_links(self, names: Iterable[str]) -> None:
-        """Delete links of ours.  May run in another thread, one call at a time."""
-        self._remover.batch([delete_link(name) for name in names])
+        """Delete links of ours.  May run in another thread."""
+        with self._removing:
+            self._remover.batch([delete_link(name) for name in names])
 
     def _cut_udp(self, plan: Diff) -> None:
         """Give flows to UDP ports that changed hands a new start."""
@@ -224,12 +228,8 @@ class Applier:
 
     def _macvlan(self, link: Link) -> None:
         """Made from the host, where its parent is, straight into the target namespace."""
-        try:
-            parent = socket.if_nametoindex(link.parent)
-        except OSError:
-            raise NotFound(
-                f"no interface {link.parent!r} to put a macvlan on: see 'ip link'"
-            ) from None
+        require_link(link.parent)
+        parent = socket.if_nametoindex(link.parent)
         target = netns.open_netns(link.netns)
         try:
             self.netlink.batch([new_link(link, target, parent)])

@@ -9,6 +9,7 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from seaway.errors import NotFound
 from seaway.ipam.pools import Taken
 from seaway.kernel import netlink as nl
 from seaway.kernel.observe import links
@@ -19,11 +20,13 @@ _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _RTN_UNICAST = 1
 _MTU = 1500  # bytes, Ethernet's; taken where no default route tells
 _MTU_MAX = 65535
+_INNER_KINDS = frozenset({"veth", "tun", "dummy"})
+_UNSPEAKABLE = frozenset('"*\\')  # nft has no way to say them in a link's name
 
 
 def facts(sock: nl.Netlink) -> HostFacts:
     """Find out what a plan has to know about this host."""
-    return HostFacts(ipv6=has_ipv6(), mtu=_exit_mtu(sock))
+    return HostFacts(ipv6=has_ipv6(), mtu=_exit_mtu(sock), exit_bridges=exit_bridges(sock))
 
 
 def has_ipv6() -> bool:
@@ -33,6 +36,23 @@ def has_ipv6() -> bool:
         return switch.read_text().strip() == "0"
     except OSError:
         return False
+
+
+def exit_bridges(sock: nl.Netlink) -> frozenset[str]:
+    """Name the bridges that lead to other machines.
+
+    Those have a default route, or a port that is neither one end of a wire
+    between namespaces nor a virtual machine's tap; a bridge of Docker, Podman,
+    libvirt and the like has only such ports.
+    """
+    found = links(sock)
+    leading = {link.master for link in found if link.kind not in _INNER_KINDS}
+    leading |= {oif for to, _, oif, _ in _routes(sock) if to == "default"}
+    return frozenset(
+        link.name
+        for link in found
+        if link.kind == "bridge" and link.index in leading and not _UNSPEAKABLE & set(link.name)
+    )
 
 
 def _exit_mtu(sock: nl.Netlink) -> int:
@@ -84,6 +104,15 @@ def _resolvers(path: Path) -> Iterator[Taken]:
                 address = ip_address(words[1].split("%")[0])
                 if not address.is_loopback:
                     yield Taken(prefix=ip_network(address), by="a name server of this host")
+
+
+def require_link(name: str) -> None:
+    """Raise NotFound unless this host has an interface called *name*."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        what = f"this host has no interface {name!r}: 'ip link' shows those it has"
+        raise NotFound(what) from None
 
 
 def keep_router_advertisements() -> tuple[str, ...]:

@@ -34,6 +34,9 @@ OPTIONS = {
 }
 """The ``-o`` keys each driver understands."""
 
+MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
+"""How macvlans on one parent see each other (ip-link(8)); the first is the default."""
+
 DOCKER_OPTIONS = {
     "com.docker.network.driver.mtu": "mtu",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
@@ -117,6 +120,8 @@ class Network:
             raise InvalidSpec("a macvlan network needs its parent interface: add -o parent=eth0")
         if "mtu" in self.options and not 68 <= self.mtu <= 65535:
             raise InvalidSpec(f"mtu {self.options['mtu']} is not a number from 68 to 65535")
+        if self.options.get("mode", "bridge") not in MACVLAN_MODES:
+            raise InvalidSpec(f"macvlan mode is one of {', '.join(MACVLAN_MODES)}")
         if self.options.get("masquerade", "true") not in ("true", "false"):
             raise InvalidSpec("option masquerade is true or false")
 
