@@ -29,6 +29,7 @@ class _Held:
     name: str  # whose they are, for error messages
     ports: list[PublishedPort]
     sockets: list[socket.socket]
+    complete: bool = False  # False while further ports of the same request are being bound
 
 
 class Bindings:
@@ -53,20 +54,17 @@ class Bindings:
             InvalidSpec: An address is not this host's.
         """
         self.release(owner)
-        held = _Held(name, [], [])
-        earlier = {(p.container_port, p.protocol, p.host_ip): p.host_port for p in before}
+        held = self._held[owner] = _Held(name, [], [])
+        earlier = list(before)
         try:
             for spec in specs:
-                again = earlier.get((spec.container_port, spec.protocol, spec.host_ip))
-                port, sockets = self._bind(spec, again)
+                port, sockets = self._bind(spec, _take(earlier, spec))
                 held.sockets += sockets
                 held.ports.append(port)
         except BaseException:
-            for sock in held.sockets:
-                sock.close()
+            self.release(owner)
             raise
-        if held.ports:
-            self._held[owner] = held
+        held.complete = True
         return tuple(held.ports)
 
     def release(self, owner: str) -> None:
@@ -147,20 +145,38 @@ class Bindings:
         for held in self._held.values():
             for port in held.ports:
                 if overlapping(port, wanted):
-                    raise Conflict(_taken(wanted.protocol, wanted.host_port, held.name))
+                    raise _clash(wanted.protocol, wanted.host_port, held)
 
     def _refusal(self, spec: PortSpec, port: int, err: OSError) -> Exception:
         if err.errno == errno.EADDRINUSE:
             wanted = spec.bound_at(port)
             for held in self._held.values():
                 if any(overlapping(p, wanted) for p in held.ports):
-                    return Conflict(_taken(spec.protocol, port, f"container {held.name}"))
+                    return _clash(spec.protocol, port, held)
             return Conflict(_taken(spec.protocol, port, holder(spec.protocol, spec.host_ip, port)))
         if err.errno == errno.EADDRNOTAVAIL:
             return InvalidSpec(
                 f"{spec.host_ip} is not an address of this host: 'ip address' shows those it has"
             )
         return _cannot_open(err)
+
+
+def _take(earlier: list[PublishedPort], spec: PortSpec) -> int | None:
+    """Take from *earlier* the host port that *spec* had; equal ones go in their order."""
+    for at, port in enumerate(earlier):
+        if (port.container_port, port.protocol, port.host_ip) == (
+            spec.container_port,
+            spec.protocol,
+            spec.host_ip,
+        ):
+            return earlier.pop(at).host_port
+    return None
+
+
+def _clash(protocol: Protocol, port: int, held: _Held) -> Conflict:
+    if not held.complete:
+        return Conflict(f"host port {port}/{protocol} is asked for twice: keep one of the two")
+    return Conflict(_taken(protocol, port, f"container {held.name}"))
 
 
 def _chosen(sockets: list[socket.socket], spec: PortSpec) -> int:
