@@ -244,7 +244,10 @@ HOST = (
             Flag("state-dir", "", VALUE, "FOLDER", "What must survive", default="/var/lib/seaway"),
             Flag("run-dir", "", VALUE, "FOLDER", "What need not", default="/run/seaway"),
             Flag("podman-root", "", VALUE, "FOLDER", "A Podman store of its own"),
-            Flag("image-store", "", VALUE, "FOLDER", "Images to use beside Podman's own"),
+            Flag(
+                *("image-store", "", VALUE, "FOLDER", "Images to use beside Podman's own, if any"),
+                default="/var/lib/seaway/images",
+            ),
         ],
     ),
     Command(

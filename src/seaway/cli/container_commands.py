@@ -152,7 +152,7 @@ def _podman_flags(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
         options = made["dns"]["options"]
         if not any(option.startswith("ndots") for option in options):
             options = ["ndots:0", *options]  # names of ours have no dots: ask for them first
-        words += [word for option in options for word in ("--dns-option", option)]
+        words += [word for option in options for word in ("--dns-opt", option)]  # since Podman 3
     words += _hosts(parsed, made)
     words += ["-d"] if parsed.flag("detach").on else []
     words += ["--rm"] if parsed.flag("rm").on else []
@@ -217,7 +217,7 @@ def _run_without_network(
         value = parsed.flag(flag).value
         words += [f"--{flag}", value] if value else []
     if kind != "none" and not kind.startswith("ns:"):
-        words += [w for flag in ("dns", "dns-search", "dns-option") for w in _same(parsed, flag)]
+        words += [w for flag in ("dns", "dns-search", "dns-opt") for w in _same(parsed, flag)]
     words += [w for flag in ("label", "add-host") for w in _same(parsed, flag)]
     if hostname := parsed.flag("hostname").value:
         words += ["--hostname", hostname]
@@ -227,7 +227,8 @@ def _run_without_network(
 
 
 def _same(parsed: Parsed, flag: str) -> list[str]:
-    return [word for text in parsed.flag(flag).list for word in (f"--{flag}", text)]
+    given = parsed.flag("dns-option" if flag == "dns-opt" else flag)
+    return [word for text in given.list for word in (f"--{flag}", text)]
 
 
 # -- life --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 from seaway.errors import EngineError
 
 _CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
+_QUIET = "PODMAN_IGNORE_CGROUPSV1_WARNING"  # Podman 5 would print it at every call
 _SHORT_NAMES = "unqualified-search-registries"
 _NOFILE, _NPROC = 1048576, 32768  # what Podman asks for where it may
 
@@ -56,7 +57,23 @@ def find(root: Path | None, run_dir: Path, image_store: Path | None) -> Podman:
         flags += ["--runtime", "runc"]  # crun refuses version 1 hierarchies
     if image_store is not None and image_store.is_dir():
         flags += ["--storage-opt", f"additionalimagestore={image_store}"]
-    return Podman(flags=tuple(flags), run_flags=_ulimits(), environment=_registries(run_dir))
+    environment = {_QUIET: "1", **_registries(run_dir)}
+    if root is not None:
+        environment |= _own_settings(run_dir)
+    return Podman(flags=tuple(flags), run_flags=_ulimits(), environment=environment)
+
+
+def _own_settings(run_dir: Path) -> dict[str, str]:
+    """Keep stores on one machine apart: locks of their own, and not the machine's /etc/hosts."""
+    text = '[containers]\nbase_hosts_file = "none"\n[engine]\nlock_type = "file"\n'
+    return {"CONTAINERS_CONF": _write_once(run_dir / "containers.conf", text)}
+
+
+def _write_once(path: Path, text: str) -> str:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(path)
 
 
 def _registries(
@@ -72,11 +89,8 @@ def _registries(
         told = False
     if told:
         return {}
-    ours = run_dir / "registries.conf"
-    if not ours.exists():
-        ours.parent.mkdir(parents=True, exist_ok=True)
-        ours.write_text(f'{_SHORT_NAMES} = ["docker.io"]\n')
-    return {"CONTAINERS_REGISTRIES_CONF": str(ours)}
+    text = f'{_SHORT_NAMES} = ["docker.io"]\n'
+    return {"CONTAINERS_REGISTRIES_CONF": _write_once(run_dir / "registries.conf", text)}
 
 
 def _ulimits() -> tuple[str, ...]:
