@@ -22,10 +22,9 @@ from seaway.kernel.facts import (
     Kernel,
     Occupied,
     Routing,
-    Ufw,
     Uplink,
 )
-from seaway.kernel.forward_policy import WANTED, Filter, ForwardPolicy, Rule
+from seaway.kernel.host_firewall import Filter, HostFirewall
 
 ETH0 = Uplink(name="eth0", mtu=1500)
 ETH1 = Uplink(name="eth1", mtu=1500)
@@ -85,9 +84,11 @@ def occupied(holder: str, systemd: bool = True) -> Facts:
     return replace(facts, dns_port=(Occupied(protocol="udp", holder=holder),) * 2)
 
 
-DROPPING = Filter(command="iptables-nft", drops=True, docker=True)
-SETTLED = replace(DROPPING, ours=tuple(Rule(chain="DOCKER-USER", spec=w) for w in WANTED))
-LEFT_OVER = replace(SETTLED, drops=False)
+DROPPING = Filter(command="iptables-nft", drops_forwarded=True, docker=True)
+SETTLED = replace(DROPPING, ours=DROPPING.wanted)
+LEFT_OVER = replace(SETTLED, drops_forwarded=False)
+QUIET = Filter(command="iptables-nft", drops_incoming=True)
+HEARD = replace(QUIET, ours=QUIET.wanted)
 
 ILL = [
     # (facts, level, subject, words of what, words of cure)
@@ -117,28 +118,35 @@ ILL = [
     (engine(runtimes=()), "fail", "engine", "neither crun nor runc", "apt-get install -y crun"),
     (engine(cgroup=1), "warn", "engine", "cgroup version 1", "apt-get install -y runc"),
     (
-        walls(ufw=Ufw(denies_incoming=True, admits_dns=False)),
-        "fail",
+        walls(ufw=True, iptables=HostFirewall(filters=(QUIET,))),
+        "warn",
         "firewall",
-        "ufw drops the questions",
-        "ufw allow in on swv+ to any port 53",
+        "not as they should be",
+        "iptables-nft -w 5 -I INPUT 1 -i swv+ -p udp -m udp --dport 53",
     ),
     (
-        walls(firewalld=Firewalld(zone="")),
+        walls(firewalld=Firewalld(zone="public", accepts=False)),
         "fail",
+        "firewall",
+        "in its zone public, which rejects",
+        "firewall-cmd --permanent --zone=trusted --change-interface=swv+ && firewall-cmd --reload",
+    ),
+    (
+        walls(firewalld=Firewalld(zone="", accepts=False)),
+        "warn",
         "firewall",
         "firewalld rejects",
         "firewall-cmd --permanent --zone=trusted --change-interface=swv+ && firewall-cmd --reload",
     ),
     (
-        walls(docker=True, forward=ForwardPolicy(filters=(DROPPING,))),
+        walls(docker=True, iptables=HostFirewall(filters=(DROPPING,))),
         "warn",
         "firewall",
-        "Docker",
+        "drops by policy",
         "iptables-nft -w 5 -I DOCKER-USER 1 -o swv+",
     ),
     (
-        walls(forward=ForwardPolicy(filters=(LEFT_OVER,))),
+        walls(iptables=HostFirewall(filters=(LEFT_OVER,))),
         "warn",
         "firewall",
         "not as they should be",
@@ -166,7 +174,7 @@ ILL = [
         "fail",
         "firewall",
         "find no names",
-        "ip6tables -I INPUT -i swv+ -p udp --dport 53 -j ACCEPT && ",
+        "nft 'insert rule ip6 filter INPUT iifname",
     ),
     (routing(forward4=False), "warn", "forwarding", "IPv4", "sysctl -w net.ipv4.ip_forward=1"),
     (routing(forward6=False), "warn", "forwarding", "IPv6", "net.ipv6.conf.all.forwarding=1"),
@@ -235,10 +243,10 @@ def test_a_cure_can_be_typed(cure):
 
 
 WELL = [
-    (walls(ufw=Ufw(denies_incoming=True, admits_dns=True)), "ufw is active"),
-    (walls(ufw=Ufw(denies_incoming=False, admits_dns=False)), "ufw is active"),
-    (walls(firewalld=Firewalld(zone="trusted")), "zone trusted"),
-    (walls(docker=True, forward=ForwardPolicy(filters=(SETTLED,))), "let ours through"),
+    (walls(ufw=True), "ufw is active"),
+    (walls(firewalld=Firewalld(zone="trusted", accepts=True)), "zone trusted, which accepts"),
+    (walls(docker=True, iptables=HostFirewall(filters=(SETTLED,))), "Docker drops forwarded"),
+    (walls(ufw=True, iptables=HostFirewall(filters=(HEARD,))), "drops incoming"),
     (walls(docker=True), "Docker runs beside"),
     (walls(bridge_filter=True), "br_netfilter"),
     (chain("forward", admits=frozenset({"iifname", "oifname"})), "lets our links through"),
@@ -270,9 +278,9 @@ def test_a_known_owner_of_a_chain_is_named_once():
         DropChain(family="inet", table="firewalld", name="filter_FORWARD", hook="forward"),
     )
     facts = walls(
-        ufw=Ufw(denies_incoming=True, admits_dns=True),
-        firewalld=Firewalld(zone="trusted"),
-        forward=ForwardPolicy(filters=(SETTLED,)),
+        ufw=True,
+        firewalld=Firewalld(zone="trusted", accepts=True),
+        iptables=HostFirewall(filters=(SETTLED,)),
         chains=chains,
     )
 

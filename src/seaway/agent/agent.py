@@ -16,7 +16,7 @@ from seaway.agent.bindings import Bindings
 from seaway.agent.core import Core, load_site
 from seaway.agent.drift import DriftMonitor
 from seaway.agent.events import Events
-from seaway.agent.guests import FirewallGuard
+from seaway.agent.guests import Neighbours
 from seaway.agent.metrics import Collector
 from seaway.agent.names import Names
 from seaway.agent.reconcile import Plans, Reconciler
@@ -72,9 +72,9 @@ class Agent:
             taken=lambda: surroundings.taken(self._applier.netlink),
         )
         self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
-        self.guard = FirewallGuard(events)
+        self.neighbours = Neighbours(self.core, self._applier.netlink)
         self.drift = DriftMonitor(
-            lambda: kernel.known, self._applier.ports, kernel.kick, self.guard.kick
+            lambda: kernel.known, self._applier.ports, kernel.kick, self.neighbours.kick
         )
         self._registry = CollectorRegistry()
         self._registry.register(Collector(self))
@@ -102,7 +102,7 @@ class Agent:
             "reconcile": self.core.kernel.run,
             "drift": self.drift.run,
             "containers": self.watch.run,
-            "firewalls": self.guard.run,
+            "neighbours": self.neighbours.run,
         }
 
     @property
@@ -129,8 +129,8 @@ class Agent:
         problems += [
             {"object": where, "error": why} for where, why in self.core.names.errors.items()
         ]
-        if self.guard.error:
-            problems.append({"object": "firewall", "error": self.guard.error})
+        if self.neighbours.error:
+            problems.append({"object": "firewall", "error": self.neighbours.error})
         return {
             "version": __version__,
             "healthy": not problems,

@@ -10,16 +10,23 @@ from collections.abc import Iterable
 from typing import Final
 
 from seaway.agent.findings import Said, fail, ok, warn
-from seaway.kernel import forward_policy
-from seaway.kernel.facts import DropChain, Firewalls, Ufw
-from seaway.kernel.forward_policy import LINKS
+from seaway.kernel import host_firewall
+from seaway.kernel.facts import DropChain, Firewalld, Firewalls
+from seaway.kernel.host_firewall import LINKS
 
 _NFT_LINKS: Final = LINKS.replace("+", "*")
 
 
 def firewalls(walls: Firewalls) -> Said:
     """Judge every firewall that was found; say so when there is none."""
-    found = [*_ufw(walls.ufw), *_firewalld(walls), *_forward_policy(walls), *_drop_chains(walls)]
+    found = [*_iptables(walls), *_firewalld(walls.firewalld), *_drop_chains(walls)]
+    if walls.ufw:
+        found.append(
+            ok(
+                "ufw is active; it does not filter published ports: "
+                "to choose the clients use -p ...,from=CIDR"
+            )
+        )
     if walls.bridge_filter:
         found.append(
             ok("br_netfilter shows bridged frames to iptables; our containers use no bridge")
@@ -27,49 +34,55 @@ def firewalls(walls: Firewalls) -> Said:
     yield from found or [ok("no other firewall stands in the way")]
 
 
-def _ufw(ufw: Ufw | None) -> Said:
-    if ufw is None:
+def _firewalld(found: Firewalld | None) -> Said:
+    if found is None:
         return
-    if ufw.denies_incoming and not ufw.admits_dns:
+    if found.accepts:
+        yield ok(f"firewalld has our links in its zone {found.zone}, which accepts them")
+    elif found.zone:
         yield fail(
-            "ufw drops the questions that containers ask this host, so they find no names",
-            f"ufw allow in on {LINKS} to any port 53",
+            f"firewalld has our links in its zone {found.zone}, which rejects "
+            "what containers send to the world and to this host",
+            _trust(),
         )
-    yield ok(
-        "ufw is active; it does not filter published ports: "
-        "to choose the clients use -p ...,from=CIDR"
-    )
-
-
-def _firewalld(walls: Firewalls) -> Said:
-    if walls.firewalld is None:
-        return
-    if walls.firewalld.zone:
-        yield ok(f"firewalld has our links in its zone {walls.firewalld.zone}")
-        return
-    yield fail(
-        "firewalld rejects what containers send to the world and to this host",
-        f"firewall-cmd --permanent --zone=trusted --change-interface={LINKS} "
-        "&& firewall-cmd --reload",
-    )
-
-
-def _forward_policy(walls: Firewalls) -> Said:
-    docker = walls.docker or walls.forward.docker
-    who = "Docker" if docker else "ufw" if walls.ufw else "another firewall"
-    if commands := forward_policy.plan(walls.forward):
+    else:
         yield warn(
-            f"iptables' FORWARD policy is {who}'s and our rules beside it are not as they "
-            "should be; the agent sees to that while it runs",
+            "firewalld rejects what containers send to the world and to this host; the agent "
+            "sees to that while it runs and firewall-cmd is installed",
+            _trust(),
+        )
+
+
+def _trust() -> str:
+    return (
+        f"firewall-cmd --permanent --zone=trusted --change-interface={LINKS} "
+        "&& firewall-cmd --reload"
+    )
+
+
+def _iptables(walls: Firewalls) -> Said:
+    iptables = walls.iptables
+    docker = walls.docker or iptables.docker
+    if commands := host_firewall.plan(iptables):
+        yield warn(
+            "iptables drops by policy, and our rules beside that are not as they should be; "
+            "the agent sees to that while it runs",
             " && ".join(map(shlex.join, commands)),
         )
-    elif walls.forward.drops:
+        return
+    if iptables.drops_forwarded:
+        who = "Docker" if docker else "ufw" if walls.ufw else "iptables"
         yield ok(
-            f"{who} drops forwarded packets by policy; two rules with the comment "
-            f"{forward_policy.COMMENT!r} let ours through"
+            f"{who} drops forwarded packets by policy; our rules with the comment "
+            f"{host_firewall.COMMENT!r} let containers' through"
         )
-    elif walls.docker:
-        yield ok("Docker runs beside Seaway and its FORWARD policy is not in the way")
+    elif docker:
+        yield ok("Docker runs beside Seaway, and its FORWARD policy is not in the way")
+    if iptables.drops_incoming:
+        yield ok(
+            "iptables drops incoming packets by policy; our rules with the comment "
+            f"{host_firewall.COMMENT!r} let containers' questions for names through"
+        )
 
 
 def _drop_chains(walls: Firewalls) -> Said:
@@ -98,23 +111,12 @@ def _judged_elsewhere(chain: DropChain, walls: Firewalls) -> bool:
     """Is the chain's owner known, and the cure therefore another?"""
     if chain.table == "firewalld":
         return walls.firewalld is not None
-    if not _is_iptables(chain):
+    if chain.family not in ("ip", "ip6") or chain.table != "filter":
         return False
-    return bool(walls.forward.filters) if chain.hook == "forward" else walls.ufw is not None
-
-
-def _is_iptables(chain: DropChain) -> bool:
-    return chain.family in ("ip", "ip6") and (chain.table, chain.name) in (
-        ("filter", "FORWARD"),
-        ("filter", "INPUT"),
-    )
+    return chain.name in ("FORWARD", "INPUT") and bool(walls.iptables.filters)
 
 
 def _admit_dns(chain: DropChain) -> str:
-    if _is_iptables(chain):
-        command = "iptables" if chain.family == "ip" else "ip6tables"
-        rule = f"{command} -I INPUT -i {LINKS} -p {{}} --dport 53 -j ACCEPT"
-        return " && ".join(map(rule.format, ("udp", "tcp")))
     where = f"{chain.family} {chain.table} {chain.name}"
     return _insert(
         f"insert rule {where} iifname {_NFT_LINKS} {p} dport 53 accept" for p in ("udp", "tcp")

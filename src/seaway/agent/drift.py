@@ -30,7 +30,8 @@ class DriftMonitor:
         known: Keys of the resources we hold; anything else is not ours to mind.
         own_ports: Netlink port numbers whose effects are our own doing.
         on_drift: Called with a reason when something of ours was touched.
-        on_firewall: Called when somebody else's nftables rules changed.
+        on_others: Called when somebody else changed their nftables rules, their
+            bridges or the default route.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class DriftMonitor:
         known: Callable[[], Container[object]],
         own_ports: Container[int],
         on_drift: Callable[[str], None],
-        on_firewall: Callable[[], None],
+        on_others: Callable[[], None],
     ) -> None:
         self._known = known
         self._own_ports = own_ports
         self._on_drift = on_drift
-        self._on_firewall = on_firewall
+        self._on_others = on_others
         self._route = nl.subscribe(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = nl.subscribe(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self._touched = self._others = False
@@ -81,6 +82,8 @@ class DriftMonitor:
     def _route_message(self, kind: int, port: int, body: bytes) -> None:
         if port in self._own_ports:
             return
+        if _may_lead_out(kind, body):
+            self._on_others()
         if kind == nl.RTM_DELLINK or (kind == nl.RTM_NEWLINK and _is_down(body)):
             name = _text(body, 16, 3)
             if ("link", "", name) in self._known():
@@ -122,8 +125,15 @@ class DriftMonitor:
             if self._touched:
                 self._on_drift("our nftables rules were changed")
             if self._others:
-                self._on_firewall()
+                self._on_others()
         self._touched = self._others = False
+
+
+def _may_lead_out(kind: int, body: bytes) -> bool:
+    """Is this about a bridge's port, or a default route?"""
+    if kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
+        return any(found == 10 for found, _ in nl.attrs(body[16:]))  # IFLA_MASTER
+    return kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE) and body[1] == 0  # rtm_dst_len
 
 
 def _is_down(body: bytes) -> bool:

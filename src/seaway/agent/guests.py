@@ -1,46 +1,67 @@
-"""Stay reachable beside firewalls that drop forwarded packets (Docker's, ufw's)."""
+"""Live beside others on this host: firewalls that drop our packets, engines with bridges."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
-from seaway.agent.events import Events
+from seaway.agent.core import Core
 from seaway.errors import SeawayError
-from seaway.kernel import forward_policy
+from seaway.kernel import firewalld, host_firewall, surroundings
+from seaway.kernel.netlink import Netlink
+from seaway.plan.host import plan_host
 
 log = structlog.get_logger()
 
 
-class FirewallGuard:
-    """Keeps our accept rules at the head of a FORWARD chain whose policy is drop."""
+class Neighbours:
+    """Keeps what depends on others: our rules in their firewalls, and what their bridges are.
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    Attributes:
+        error: Why the last look failed; "" if it did not.
+    """
+
+    def __init__(self, core: Core, netlink: Netlink) -> None:
+        self._core = core
+        self._netlink = netlink
         self._kicked = asyncio.Event()
         self.error = ""
 
     def kick(self) -> None:
-        """Look again soon: somebody else's rules changed."""
+        """Look again soon: somebody else changed something."""
         self._kicked.set()
 
     async def run(self, settle: float = 0.2, every: float = 30.0) -> None:
-        """Look when kicked, and on a timer for rules that change unannounced."""
-        loop = asyncio.get_running_loop()
+        """Look when kicked, and on a timer for what changes unannounced, until cancelled."""
         while True:
             self._kicked.clear()
             try:
-                done = await loop.run_in_executor(None, forward_policy.ensure)
+                await self._look()
                 self.error = ""
             except SeawayError as err:
-                done, self.error = (), str(err)
-            for line in done:
-                log.info("forward_accepted", rule=line)
-                self._events.add("forward_accepted", "firewall", rule=line)
+                self.error = str(err)
             try:
                 async with asyncio.timeout(every):
                     await self._kicked.wait()
                 await asyncio.sleep(settle)
             except TimeoutError:
                 continue
+
+    async def _look(self) -> None:
+        await self._bridges()
+        loop = asyncio.get_running_loop()
+        for ensure in (host_firewall.ensure, firewalld.ensure):
+            for line in await loop.run_in_executor(None, ensure):
+                log.info("firewall_adjusted", command=line)
+                self._core.events.add("firewall_adjusted", "host", command=line)
+
+    async def _bridges(self) -> None:
+        found = surroundings.exit_bridges(self._netlink)
+        if found == self._core.host.exit_bridges:
+            return
+        self._core.host = replace(self._core.host, exit_bridges=found)
+        await self._core.kernel.change("host", plan_host(self._core.host))
+        log.info("exit_bridges_changed", bridges=sorted(found))
+        self._core.events.add("exit_bridges_changed", "host", bridges=sorted(found))

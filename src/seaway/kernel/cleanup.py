@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seaway.kernel import forward_policy, observe
+from seaway.kernel import firewalld, host_firewall, observe
 from seaway.kernel.apply import Applier
 from seaway.plan.diff import Diff
 from seaway.plan.resources import TABLE, Resource, describe
@@ -23,6 +23,6 @@ def sweep(netns_dir: str) -> list[str]:
         if observe.table(applier.nft):
             applier.nft.run(f"delete table inet {TABLE}")
             done.append(f"removed table inet {TABLE}")
-        return [*done, *forward_policy.remove()]
+        return [*done, *host_firewall.remove(), *firewalld.remove()]
     finally:
         applier.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from seaway.kernel.forward_policy import ForwardPolicy
+from seaway.kernel.host_firewall import HostFirewall
 from seaway.model.network import Address
 
 LINK_KINDS: Final = ("veth", "macvlan", "vxlan", "dummy", "wireguard", "bridge")
@@ -61,18 +61,11 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ufw:
-    """An active ufw.  ``admits_dns``: a user's rule lets our links in."""
-
-    denies_incoming: bool
-    admits_dns: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Firewalld:
-    """A running firewalld.  ``zone``: the accepting zone that has our links, or ""."""
+    """A running firewalld: the zone that has our links, or "", and whether it accepts them."""
 
     zone: str
+    accepts: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +89,10 @@ class DropChain:
 class Firewalls:
     """Everybody else who may drop our packets."""
 
-    ufw: Ufw | None = None
+    ufw: bool = False
     firewalld: Firewalld | None = None
     docker: bool = False
-    forward: ForwardPolicy = field(default_factory=ForwardPolicy)
+    iptables: HostFirewall = field(default_factory=HostFirewall)
     chains: tuple[DropChain, ...] = ()
     bridge_filter: bool = False  # br_netfilter hands bridged frames to iptables
 

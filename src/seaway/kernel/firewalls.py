@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from seaway.kernel import forward_policy
-from seaway.kernel.facts import DropChain, Firewalld, Firewalls, Ufw
-from seaway.kernel.forward_policy import LINKS
+from seaway.kernel import firewalld, host_firewall
+from seaway.kernel.facts import DropChain, Firewalld, Firewalls
+from seaway.kernel.host_firewall import LINKS
 from seaway.plan.resources import TABLE
 
 ETC: Final = Path("/etc")
@@ -25,50 +25,24 @@ def find(etc: Path = ETC) -> Firewalls:
     Args:
         etc: Where the configuration files are; another folder only in tests.
     """
-    programs = running({"firewalld", "dockerd"})
     return Firewalls(
         ufw=ufw(etc),
-        firewalld=firewalld(etc) if "firewalld" in programs else None,
-        docker="dockerd" in programs,
-        forward=forward_policy.observe(),
+        firewalld=_firewalld(),
+        docker="dockerd" in running({"dockerd"}),
+        iptables=host_firewall.observe(),
         chains=drop_chains(),
         bridge_filter=_text(Path("/proc/sys/net/bridge/bridge-nf-call-iptables")).strip() == "1",
     )
 
 
-def ufw(etc: Path = ETC) -> Ufw | None:
-    """Read whether ufw is active, and whether its owner lets our links in.
-
-    Source:
-        ufw 0.36.2: `ufw allow in on swv+ to any port 53` is accepted, stored in
-        user.rules as iptables-restore lines and matches every link swv...
-    """
-    if _setting(_text(etc / "ufw/ufw.conf"), "ENABLED") != "yes":
-        return None
-    policy = _setting(_text(etc / "default/ufw"), "DEFAULT_INPUT_POLICY")
-    return Ufw(
-        denies_incoming=policy != "accept",
-        admits_dns=bool(
-            re.search(
-                rf"^-A ufw-user-input -i {re.escape(LINKS)} .*-j ACCEPT",
-                _text(etc / "ufw/user.rules"),
-                re.MULTILINE,
-            )
-        ),
-    )
+def ufw(etc: Path = ETC) -> bool:
+    """Is ufw active?  Its own files say so (ufw 0.36.2)."""
+    return _setting(_text(etc / "ufw/ufw.conf"), "ENABLED") == "yes"
 
 
-def firewalld(etc: Path = ETC) -> Firewalld:
-    """Read which of firewalld's zones that accept everything has our links, for good.
-
-    Source:
-        firewalld 1.3.3 turns interface "swv+" of a zone into iifname "swv*".
-    """
-    for zone in sorted((etc / "firewalld/zones").glob("*.xml")):
-        text = _text(zone)
-        if f'<interface name="{LINKS}"/>' in text and 'target="ACCEPT"' in text:
-            return Firewalld(zone=zone.stem)
-    return Firewalld(zone="")
+def _firewalld() -> Firewalld | None:
+    zone = firewalld.zone()
+    return None if zone is None else Firewalld(zone=zone, accepts=firewalld.accepts(zone))
 
 
 def running(names: Iterable[str]) -> frozenset[str]:

@@ -50,18 +50,20 @@ _SKIP_STATS = nl.attr_u32(29, 1 << 3)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
 class SeenLink:
     """One link of a dump, as far as we read it."""
 
-    __slots__ = ("alias", "index", "kind", "mac", "mtu", "name", "up")
+    __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "up")
 
     def __init__(self, body: bytes) -> None:
         _, _, self.index, flags, _ = _IFINFO.unpack_from(body)
         self.up = bool(flags & nl.IFF_UP)
         self.name = self.kind = self.mac = self.alias = ""
-        self.mtu = 0
+        self.mtu = self.master = 0
         for kind, data in nl.attrs(body[16:]):
             if kind == 3:  # IFLA_IFNAME
                 self.name = data[:-1].decode()
             elif kind == 4:  # IFLA_MTU
                 self.mtu = struct.unpack("=I", data)[0]
+            elif kind == 10:  # IFLA_MASTER
+                self.master = struct.unpack("=I", data)[0]
             elif kind == 1:  # IFLA_ADDRESS
                 self.mac = data.hex(":")
             elif kind == 20:  # IFLA_IFALIAS
@@ -212,8 +214,10 @@ def elements(listing: Iterable[dict[str, Any]]) -> list[Element]:
     for item in listing:
         for word in ("set", "map"):
             if word in item:
-                name = item[word]["name"]
-                found += (_element(name, e) for e in item[word].get("elem", ()))
+                name, elements = item[word]["name"], item[word].get("elem", ())
+                if item[word]["type"] == "ifname":  # any word of nft's may be a link's name
+                    elements = [f'"{e}"' for e in elements]
+                found += (_element(name, e) for e in elements)
     return found
 
 

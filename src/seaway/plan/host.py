@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from seaway.model.names import GATEWAY_LINK
-from seaway.plan.resources import Link, LinkKind, Resource, Sysctl
-from seaway.plan.ruleset import ruleset
+from seaway.plan.resources import Element, Link, LinkKind, Resource, Sysctl
+from seaway.plan.ruleset import EXIT_BRIDGES, ruleset
 
 GATEWAY_MAC: Final = "02:53:57:00:00:01"
 """Host side of every endpoint.  One for all: each veth is a wire with two ends, and a
@@ -21,10 +21,14 @@ class HostFacts:
     Attributes:
         ipv6: The kernel has IPv6 and nobody disabled it.
         mtu: Bytes of IP packet that fit the way out; endpoints send no larger ones.
+        exit_bridges: Bridges of others that lead to other machines.  What is behind
+            any other bridge belongs to another engine, and endpoints get there
+            through its published ports only.
     """
 
     ipv6: bool = True
     mtu: int = 1500
+    exit_bridges: frozenset[str] = frozenset()
 
 
 def plan_host(host: HostFacts) -> tuple[Resource, ...]:
@@ -44,4 +48,8 @@ def plan_host(host: HostFacts) -> tuple[Resource, ...]:
         found.insert(
             2, Sysctl(name="net.ipv6.conf.all.forwarding", value="1", reason="endpoints are routed")
         )
+    found += (
+        Element(set=EXIT_BRIDGES, match=(f'"{name}"',), reason="leads to other machines")
+        for name in sorted(host.exit_bridges)
+    )
     return tuple(found)

@@ -16,7 +16,7 @@ DROPS: Final = {
     "drop_spoofed": "an endpoint sent with an address or MAC that is not its own",
     "drop_loopback": "a packet for 127.0.0.0/8 came in on a real link",
     "drop_not_allowed": "a client outside the from= list of a published port",
-    "drop_isolated": "a new connection from another network, or to a port that is not published",
+    "drop_isolated": "a new connection to another network or engine, past its published ports",
     "drop_internal": "traffic into or out of an --internal network",
     "drop_invalid": "a packet that belongs to no connection (conntrack says invalid)",
 }
@@ -41,6 +41,9 @@ MAPS: Final = {
     "publish_on": ("{ip} . inet_proto . inet_service : {ip} . inet_service", ""),
     "publish_range": ("{ip} . inet_proto . inet_service : {ip}", INTERVAL),
 }
+
+EXIT_BRIDGES: Final = "exit_bridges"
+"""Set of the bridges that lead to other machines; any other is taken for another engine's."""
 
 _FAMILIES: Final = {"4": "ipv4_addr", "6": "ipv6_addr"}
 
@@ -99,6 +102,11 @@ chain from_endpoint {
     ct state invalid counter name "drop_invalid" drop
     ip saddr @internal4 counter name "drop_internal" drop
     ip6 saddr @internal6 counter name "drop_internal" drop
+    meta oifkind "bridge" oifname != @exit_bridges goto to_other_engine
+}
+chain to_other_engine {
+    ct status dnat accept
+    counter name "drop_isolated" drop
 }
 chain nat_postrouting {
     type nat hook postrouting priority srcnat; policy accept;
@@ -123,7 +131,8 @@ _ND = (
 
 def set_names() -> tuple[str, ...]:
     """Name every set and map, e.g. from4, from6."""
-    return tuple(f"{name}{digit}" for digit in _FAMILIES for name in (*SETS, *MAPS))
+    by_family = (f"{name}{digit}" for digit in _FAMILIES for name in (*SETS, *MAPS))
+    return (*by_family, EXIT_BRIDGES)
 
 
 def ruleset() -> Ruleset:
@@ -138,6 +147,7 @@ def ruleset() -> Ruleset:
             for name, (of, flags) in declared.items():
                 lines.append(f"{word} {name}{digit} {{ type {of.format(ip=ip)}; {flags}")
                 lines.append("}")
+    lines.append(f"set {EXIT_BRIDGES} {{ type ifname; }}")
     lines.append(_CHAINS.replace("@veth@", VETH_PREFIX).replace("@nd@", _ND))
     lines.append("}")
     return Ruleset(text="\n".join(lines), reason="every host")

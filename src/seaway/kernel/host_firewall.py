@@ -1,11 +1,15 @@
-"""Beside another firewall's FORWARD policy: the only foreign rules Seaway keeps.
+"""Beside iptables' policies: the only foreign rules Seaway keeps.
 
-Docker and ufw set the policy of iptables' FORWARD chain to DROP.  An accept in
-our own nftables table is not final: the packet meets their chain as well and
-dies there.  So while that policy stands, two rules with the comment "seaway"
-accept what comes from and goes to our interfaces; our own table has already
-decided about those packets.  They live in DOCKER-USER, the chain that Docker
-leaves to its users and never empties, or in FORWARD where there is no Docker.
+Docker and ufw set the policy of iptables' FORWARD chain to DROP, ufw and many
+administrators that of INPUT.  An accept in our own nftables table is not final:
+the packet meets their chains as well and dies there.  So while such a policy
+stands, rules with the comment "seaway" let through, at the head of
+
+- FORWARD, what comes from and goes to our interfaces.  Our own table has
+  already decided about those packets, also about what is not Seaway's to
+  reach: other engines' containers.  Where there is Docker, the rules stand in
+  DOCKER-USER, the chain that it leaves to its users and never empties;
+- INPUT, what containers ask the name server on their gateway, and nothing else.
 
 A policy is never changed, a rule without our comment never touched, and when
 the policy is ACCEPT again our rules go.  Whether they stand first is checked
@@ -20,32 +24,30 @@ Source:
 
 from __future__ import annotations
 
-import errno
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from seaway.errors import from_errno
+from seaway.kernel.commands import Command, ask, run
 
 COMMENT: Final = "seaway"
 LINKS: Final = "swv+"
 """Our interfaces, as iptables, ufw and firewalld write "everything that starts with swv"."""
 
-WANTED: Final = tuple(
-    (side, LINKS, "-m", "comment", "--comment", COMMENT, "-j", "ACCEPT") for side in ("-i", "-o")
+_ACCEPT: Final = ("-m", "comment", "--comment", COMMENT, "-j", "ACCEPT")
+FORWARDED: Final = tuple((side, LINKS, *_ACCEPT) for side in ("-i", "-o"))
+"""The rules beside a FORWARD policy, as iptables prints them back."""
+QUESTIONS: Final = tuple(
+    ("-i", LINKS, "-p", kind, "-m", kind, "--dport", "53", *_ACCEPT) for kind in ("udp", "tcp")
 )
-"""The two rules, as iptables prints them back."""
+"""The rules beside an INPUT policy, likewise."""
 
 DOCKER_USER: Final = "DOCKER-USER"
 _LOCK_SECONDS: Final = "5"
-_LOCK_HELD = 4  # exit status of iptables when another run holds the lock, iptables(8)
-
-Command = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,27 +64,45 @@ class Filter:
 
     Attributes:
         command: e.g. "iptables-nft", "ip6tables-legacy".
-        drops: FORWARD's policy is DROP.
+        drops_forwarded: FORWARD's policy is DROP.
+        drops_incoming: INPUT's policy is DROP.
         docker: FORWARD consults DOCKER-USER.
         ours: n rules with our comment, in the order they stand.
     """
 
     command: str
-    drops: bool = False
+    drops_forwarded: bool = False
+    drops_incoming: bool = False
     docker: bool = False
     ours: tuple[Rule, ...] = ()
 
+    @property
+    def wanted(self) -> tuple[Rule, ...]:
+        """Our rules as they should stand."""
+        home = DOCKER_USER if self.docker else "FORWARD"
+        forwarded = FORWARDED if self.drops_forwarded else ()
+        questions = QUESTIONS if self.drops_incoming else ()
+        return (
+            *(Rule(chain=home, spec=spec) for spec in forwarded),
+            *(Rule(chain="INPUT", spec=spec) for spec in questions),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardPolicy:
+class HostFirewall:
     """One Filter per family and back end that is in use, IPv4 first."""
 
     filters: tuple[Filter, ...] = ()
 
     @property
-    def drops(self) -> bool:
-        """Does any of them drop what nobody accepts?"""
-        return any(f.drops for f in self.filters)
+    def drops_forwarded(self) -> bool:
+        """Does any of them drop forwarded packets that nobody accepts?"""
+        return any(f.drops_forwarded for f in self.filters)
+
+    @property
+    def drops_incoming(self) -> bool:
+        """Does any of them drop packets for this host that nobody accepts?"""
+        return any(f.drops_incoming for f in self.filters)
 
     @property
     def docker(self) -> bool:
@@ -90,20 +110,20 @@ class ForwardPolicy:
         return any(f.docker for f in self.filters)
 
 
-def observe() -> ForwardPolicy:
-    """Read FORWARD and DOCKER-USER of every iptables in use.
+def observe() -> HostFirewall:
+    """Read INPUT, FORWARD and DOCKER-USER of every iptables in use.
 
     A machine without iptables, or a family that the kernel does not speak,
     yields no Filter.
 
     Kernel:
-        At most two runs of ``iptables -S`` a Filter, about 2 ms each.  CAP_NET_ADMIN.
+        At most three runs of ``iptables -S`` a Filter, about 2 ms each.  CAP_NET_ADMIN.
     """
-    return ForwardPolicy(filters=tuple(f for c in _commands() if (f := _observe(c)) is not None))
+    return HostFirewall(filters=tuple(f for c in _commands() if (f := _observe(c)) is not None))
 
 
-def plan(observed: ForwardPolicy) -> tuple[Command, ...]:
-    """Compute the commands that leave our two rules exactly where they are needed.
+def plan(observed: HostFirewall) -> tuple[Command, ...]:
+    """Compute the commands that leave our rules exactly where they are needed.
 
     New rules come before old ones go, so a chain change lets no packet drop.
     Empty when nothing is to do.
@@ -121,7 +141,7 @@ def ensure() -> tuple[str, ...]:
         KernelError: iptables refused, for one because the chain has just gone;
             looking again later is the remedy.
     """
-    return _run(plan(observe()))
+    return run(plan(observe()))
 
 
 def remove() -> tuple[str, ...]:
@@ -136,17 +156,19 @@ def remove() -> tuple[str, ...]:
     for command in _commands():
         listing = _list(command)
         commands.extend(_delete(command, rule) for rule in ours(listing or ""))
-    return _run(commands)
+    return run(commands)
 
 
-def parse(command: str, forward: str, docker_user: str = "") -> Filter:
-    """Turn the output of ``iptables -S CHAIN`` for both chains into a Filter."""
-    lines = [shlex.split(line) for line in forward.splitlines()]
+def parse(command: str, *listings: str) -> Filter:
+    """Turn the outputs of ``iptables -S CHAIN``, one a chain, into a Filter."""
+    text = "\n".join(listings)
+    lines = text.splitlines()
     return Filter(
         command=command,
-        drops=["-P", "FORWARD", "DROP"] in lines,
-        docker=["-A", "FORWARD", "-j", DOCKER_USER] in lines,
-        ours=ours(forward + "\n" + docker_user),
+        drops_forwarded="-P FORWARD DROP" in lines,
+        drops_incoming="-P INPUT DROP" in lines,
+        docker=f"-A FORWARD -j {DOCKER_USER}" in lines,
+        ours=ours(text),
     )
 
 
@@ -163,15 +185,13 @@ def ours(listing: str) -> tuple[Rule, ...]:
 
 
 def _plan(observed: Filter) -> list[Command]:
-    home = DOCKER_USER if observed.docker else "FORWARD"
     spare = list(observed.ours)
     commands: list[Command] = []
-    for spec in reversed(WANTED) if observed.drops else ():
-        rule = Rule(chain=home, spec=spec)
+    for rule in reversed(observed.wanted):
         if rule in spare:
             spare.remove(rule)  # one is enough: a second one like it stays in spare and goes
         else:
-            commands.append((*_call(observed.command), "-I", home, "1", *spec))
+            commands.append((*_call(observed.command), "-I", rule.chain, "1", *rule.spec))
     return commands + [_delete(observed.command, rule) for rule in spare]
 
 
@@ -213,21 +233,9 @@ def _observe(command: str) -> Filter | None:
     if forward is None:
         return None
     docker = f"-j {DOCKER_USER}" in forward
-    return parse(command, forward, (_list(command, DOCKER_USER) or "") if docker else "")
+    chains = ("INPUT", DOCKER_USER) if docker else ("INPUT",)
+    return parse(command, forward, *(_list(command, chain) or "" for chain in chains))
 
 
 def _list(command: str, *chain: str) -> str | None:
-    done = subprocess.run([*_call(command), "-S", *chain], capture_output=True, text=True)  # noqa: PLW1510
-    return done.stdout if done.returncode == 0 else None
-
-
-def _run(commands: Iterable[Command]) -> tuple[str, ...]:
-    ran = []
-    for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True)  # noqa: PLW1510
-        if done.returncode != 0:
-            code = errno.EAGAIN if done.returncode == _LOCK_HELD else errno.EINVAL
-            words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise from_errno("run", shlex.join(command), code, words)
-        ran.append(shlex.join(command))
-    return tuple(ran)
+    return ask(*_call(command), "-S", *chain)

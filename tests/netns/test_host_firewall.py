@@ -1,4 +1,4 @@
-"""Our two rules beside a FORWARD policy of DROP, in a namespace that plays the host.
+"""Our rules beside iptables' policies of DROP, in a namespace that plays the host.
 
 outside 10.0.1.2 --- 10.0.1.1 eth0 host swv-a 10.0.2.1 --- 10.0.2.2 box
 """
@@ -11,13 +11,17 @@ import time
 import pytest
 
 from seaway.errors import KernelError
-from seaway.kernel import forward_policy
+from seaway.kernel import host_firewall
 from seaway.kernel.netns import inside
 from tests.support.netns import Refused, cable, namespaces
 
 OURS = [
     "-i swv+ -m comment --comment seaway -j ACCEPT",
     "-o swv+ -m comment --comment seaway -j ACCEPT",
+]
+QUESTIONS = [
+    "-i swv+ -p udp -m udp --dport 53 -m comment --comment seaway -j ACCEPT",
+    "-i swv+ -p tcp -m tcp --dport 53 -m comment --comment seaway -j ACCEPT",
 ]
 DOCKER = """
     iptables -P FORWARD DROP
@@ -42,12 +46,12 @@ def rules(host, chain, command="iptables"):
 
 def ensure(host):
     with inside(str(host.path)):
-        return forward_policy.ensure()
+        return host_firewall.ensure()
 
 
 def remove(host):
     with inside(str(host.path)):
-        return forward_policy.remove()
+        return host_firewall.remove()
 
 
 def test_packets_pass_where_they_were_dropped():
@@ -73,6 +77,43 @@ def test_packets_pass_where_they_were_dropped():
             assert "box" == outside.ask("10.0.2.2", 80)
             assert "box" == outside.ask("fd02::2", 80)
             assert "outside" == box.ask("10.0.1.2", 80)
+
+
+def test_questions_pass_where_they_were_dropped():
+    """With INPUT dropping, ensure() lets containers reach port 53 of this host, and only that."""
+    with namespaces("host", "box") as (host, box):
+        cable(box, "eth0", "10.0.2.2/24,fd02::2/64", host, "swv-a", "10.0.2.1/24,fd02::1/64")
+        # neighbours have to be found first, which is ufw's and every administrator's first rule
+        host.shell("iptables -P INPUT DROP; ip6tables -A INPUT -p ipv6-icmp -j ACCEPT")
+        host.shell("ip6tables -P INPUT DROP")
+        with (
+            host.serving(53, "name", kind="udp"),
+            host.serving(53, "name", kind="tcp", address="::"),
+            host.serving(22, "shell"),
+        ):
+            with pytest.raises(Refused):
+                box.ask("10.0.2.1", 53, kind="udp", seconds=0.3)
+
+            ensure(host)
+
+            assert "name" == box.ask("10.0.2.1", 53, kind="udp")
+            assert "name" == box.ask("fd02::1", 53)
+            with pytest.raises(Refused):
+                box.ask("10.0.2.1", 22, seconds=0.3)
+
+
+def test_the_rules_for_questions_come_and_go_with_the_policy(host):
+    """They stand at the head of INPUT while its policy is DROP, whatever FORWARD does."""
+    host.shell("iptables -A INPUT -j LOG; iptables -P INPUT DROP")
+    ensure(host)
+
+    assert () == ensure(host)
+    assert [*QUESTIONS, "-j LOG"] == rules(host, "INPUT")
+    assert [] == rules(host, "FORWARD")
+
+    host.run("iptables -P INPUT ACCEPT")
+    ensure(host)
+    assert ["-j LOG"] == rules(host, "INPUT")
 
 
 def test_without_a_drop_policy_nothing_is_done(host):
@@ -173,7 +214,7 @@ def test_remove_takes_ours_from_every_chain_and_leaves_the_rest(host):
     host.shell(DOCKER)
     foreign = "-i swv+ -m comment --comment someone -j DROP"
     host.shell(f"""
-        iptables -A INPUT {OURS[0]}
+        iptables -A OUTPUT {OURS[1]}
         iptables -N ELSEWHERE
         iptables -A ELSEWHERE -s 10.0.0.0/8 -m comment --comment seaway -j DROP
         iptables -A FORWARD {foreign}
@@ -184,7 +225,7 @@ def test_remove_takes_ours_from_every_chain_and_leaves_the_rest(host):
     assert 4 == len(remove(host))
     assert () == remove(host)
     assert before == [rules(host, "FORWARD"), rules(host, "DOCKER-USER")]
-    assert [] == rules(host, "INPUT") + rules(host, "ELSEWHERE")
+    assert [] == rules(host, "OUTPUT") + rules(host, "ELSEWHERE")
 
 
 def test_a_machine_without_iptables(host, monkeypatch, tmp_path):
@@ -197,10 +238,10 @@ def test_a_machine_without_iptables(host, monkeypatch, tmp_path):
 
 def test_a_refusal_carries_iptables_own_words(host, monkeypatch):
     """When the chain goes between look and deed, the error says what was run and why it failed."""
-    stale = forward_policy.ForwardPolicy(
-        filters=(forward_policy.Filter(command="iptables", drops=True, docker=True),)
+    stale = host_firewall.HostFirewall(
+        filters=(host_firewall.Filter(command="iptables", drops_forwarded=True, docker=True),)
     )
-    monkeypatch.setattr(forward_policy, "observe", lambda: stale)
+    monkeypatch.setattr(host_firewall, "observe", lambda: stale)
 
     with pytest.raises(KernelError, match=r"run iptables -w 5 -I DOCKER-USER 1 .*: .*chain"):
         ensure(host)

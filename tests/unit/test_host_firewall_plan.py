@@ -1,13 +1,15 @@
-"""Which commands bring our two rules where they belong: text of iptables in, commands out."""
+"""Which commands bring our rules where they belong: text of iptables in, commands out."""
 
 from __future__ import annotations
 
 import pytest
 
-from seaway.kernel.forward_policy import ForwardPolicy, parse, plan
+from seaway.kernel.host_firewall import HostFirewall, parse, plan
 
 IN = "-i swv+ -m comment --comment seaway -j ACCEPT"
 OUT = "-o swv+ -m comment --comment seaway -j ACCEPT"
+UDP = "-i swv+ -p udp -m udp --dport 53 -m comment --comment seaway -j ACCEPT"
+TCP = "-i swv+ -p tcp -m tcp --dport 53 -m comment --comment seaway -j ACCEPT"
 JUMP = "-A FORWARD -j DOCKER-USER"
 DROP, ACCEPT = "-P FORWARD DROP", "-P FORWARD ACCEPT"
 T = "iptables-nft"
@@ -15,7 +17,7 @@ T = "iptables-nft"
 
 def planned(forward: list[str], docker_user: list[str] | None = None) -> list[str]:
     observed = parse(T, "\n".join(forward), "\n".join(docker_user or []))
-    commands = plan(ForwardPolicy(filters=(observed,)))
+    commands = plan(HostFirewall(filters=(observed,)))
     return [" ".join(c).removeprefix(f"{T} -w 5 ") for c in commands]
 
 
@@ -53,6 +55,14 @@ def planned(forward: list[str], docker_user: list[str] | None = None) -> list[st
             [],
             [f"-D FORWARD {IN} -d 10.0.0.0/8"],
         ),
+        ([ACCEPT, "-P INPUT DROP"], [], [f"-I INPUT 1 {TCP}", f"-I INPUT 1 {UDP}"]),
+        ([ACCEPT, "-P INPUT DROP", f"-A INPUT {UDP}", f"-A INPUT {TCP}"], [], []),
+        ([ACCEPT, "-P INPUT ACCEPT", f"-A INPUT {UDP}"], [], [f"-D INPUT {UDP}"]),
+        (
+            [DROP, f"-A INPUT {IN}", f"-A FORWARD {OUT}"],
+            [],
+            [f"-I FORWARD 1 {IN}", f"-D INPUT {IN}"],
+        ),
     ],
     ids=[
         "policy accept, nothing there",
@@ -65,6 +75,10 @@ def planned(forward: list[str], docker_user: list[str] | None = None) -> list[st
         "policy is accept again",
         "a rule twice",
         "an older kind of rule of ours",
+        "INPUT drops",
+        "settled in INPUT",
+        "INPUT accepts again",
+        "a rule in the wrong chain",
     ],
 )
 def test_plan(forward, docker_user, commands):
