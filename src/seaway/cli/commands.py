@@ -12,6 +12,7 @@ _NETWORK = Positional("NETWORK", completes="network")
 _CONTAINER = Positional("CONTAINER", completes="container")
 _CONTAINERS = Positional("CONTAINER", many=True, completes="container")
 _FORMAT = Flag("format", "", VALUE, "FORMAT", "table, json, or fields such as {{.Name}}")
+_FILTER = Flag("filter", "f", LIST, "KEY=VALUE", "Only those that match")
 _QUIET = Flag("quiet", "q", help="Only show names")
 
 ENDPOINT_FLAGS = (
@@ -68,7 +69,7 @@ NETWORK = Group(
             positionals=[Positional("NAME")],
             example="seaway network create --subnet 10.10.0.0/24 --gateway 10.10.0.1 backend",
         ),
-        Command("ls", "List networks", flags=[_QUIET, _FORMAT], aliases=["list"]),
+        Command("ls", "List networks", flags=[_FILTER, _QUIET, _FORMAT], aliases=["list"]),
         Command(
             "inspect",
             "Show networks in full, with who is on them",
@@ -169,7 +170,7 @@ CONTAINERS = (
     Command(
         "ps",
         "List containers and everything else that is attached",
-        flags=[Flag("all", "a", help="Stopped ones too"), _QUIET, _FORMAT],
+        flags=[Flag("all", "a", help="Stopped ones too"), _FILTER, _QUIET, _FORMAT],
     ),
     Command("stop", "Stop containers", flags=[_TIME], positionals=[_CONTAINERS]),
     Command("start", "Start stopped containers", positionals=[_CONTAINERS]),

@@ -358,17 +358,23 @@ _COLUMNS = {
 
 def ps(parsed: Parsed, _words: object) -> int:
     """List what is attached, and containers without a network of ours."""
-    from seaway.cli.output import listing  # noqa: PLC0415 - run does not need it
+    from seaway.cli.filters import SANDBOX, select  # noqa: PLC0415 - run does not need it
+    from seaway.cli.output import listing  # noqa: PLC0415
 
     client = Client()
+    filters = parsed.flag("filter").list
     sandboxes: Any = client.request("GET", "/v1/sandboxes")
     status, text = _engine(client).read(
         ["ps", "-a", "--format", "json", "--filter", f"label={_LABEL}"]
     )
     podman = {c["Id"]: c for c in loads(text or "[]")} if status == 0 else {}
-    rows = [_attached_row(s, podman.pop(s["container"], None)) for s in sandboxes]
-    rows += [_foreign_row(c) for c in podman.values()]
-    if not parsed.flag("all").on:
+    rows = [
+        _attached_row(s, podman.get(s["container"])) for s in select(sandboxes, filters, SANDBOX)
+    ]
+    # Containers on the host's network, or none, are Podman's alone: no filter of ours fits them.
+    known = {s["container"] for s in sandboxes}
+    rows += [_foreign_row(c) for i, c in podman.items() if i not in known and not filters]
+    if not parsed.flag("all").on and not any(f.startswith("status=") for f in filters):
         rows = [row for row in rows if row["State"] == "running"]
     quiet = "ID" if parsed.flag("quiet").on else ""
     print(listing(rows, _COLUMNS, style=parsed.flag("format").value or "", quiet=quiet), end="")

@@ -7,6 +7,7 @@ from typing import Any
 
 from seaway.cli.client import Client, segment
 from seaway.cli.endpoints import endpoint, pairs
+from seaway.cli.filters import NETWORK, select
 from seaway.cli.output import Progress, inspection, listing
 from seaway.cli.parse import Parsed
 from seaway.errors import NotFound
@@ -54,7 +55,7 @@ def ls(parsed: Parsed, _words: object) -> int:
             "Containers": str(len(n["containers"])),
             "Labels": ",".join(f"{k}={v}" for k, v in n["labels"].items()),
         }
-        for n in found
+        for n in select(found, parsed.flag("filter").list, NETWORK)
     ]
     quiet = "Name" if parsed.flag("quiet").on else ""
     print(listing(rows, _COLUMNS, style=parsed.flag("format").value or "", quiet=quiet), end="")
