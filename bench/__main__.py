@@ -1,0 +1,95 @@
+"""Measure: ``python -m bench [QUESTION...]``; with no question, everything."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.programs import Failed
+from bench.questions import attach, cli, dns, memory, path, ports, run
+from bench.quiet import Patience
+from bench.report import Run
+from bench.samples import Sample, say
+from bench.stage import QUICK, Sizes, Stage, built
+from seaway.errors import SeawayError
+
+QUESTIONS: dict[str, Callable[[Stage], list[Sample]]] = {
+    "memory": memory.measure,  # first, while the agent is fresh
+    "attach": attach.measure,
+    "run": run.measure,
+    "cli": cli.measure,
+    "dns": dns.measure,
+    "path": path.measure,
+    "ports": ports.measure,
+}
+
+
+def main() -> int:
+    """Return 0 when everything asked was measured, whatever the figures are."""
+    options = _options()
+    if os.geteuid() != 0:
+        print("bench: network namespaces need root: use sudo", file=sys.stderr)
+        return 1
+    subprocess.run([str(Path(__file__).with_name("setup.sh"))], check=True)
+    began = time.time()
+    with built(_sizes(options), Patience(longest=options.patience)) as stage:
+        samples, complete = _ask(stage, options.question or [*QUESTIONS])
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    outcome = Run(command=command, began=began, samples=samples)
+    say(f"written to {outcome.save()}")
+    print(outcome.table(), outcome.details(), sep="\n\n")
+    if options.write:
+        options.write.write_text(outcome.document())
+    return 0 if complete else 1
+
+
+def _ask(stage: Stage, questions: Sequence[str]) -> tuple[list[Sample], bool]:
+    """Ask one question after the other; one that cannot be measured does not stop the rest."""
+    samples: list[Sample] = []
+    complete = True
+    for question in questions:
+        say(f"-- {question}")
+        try:
+            samples += QUESTIONS[question](stage)
+        except (Failed, SeawayError, OSError) as err:
+            say(f"{question} cannot be measured: {err}")
+            complete = False
+    return samples, complete
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "question",
+        nargs="*",
+        choices=[[], *QUESTIONS],
+        metavar="QUESTION",
+        help=f"{', '.join(QUESTIONS)}; default: all",
+    )
+    parser.add_argument("--rounds", type=int, help=f"default {Sizes().rounds}")
+    parser.add_argument("--seconds", type=float, help="of traffic a sample, default 1")
+    parser.add_argument(
+        "--slow", action="store_true", help="also what takes peers a minute and more"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, only to see it work")
+    parser.add_argument(
+        "--patience", type=float, default=30, help="seconds to wait for idle CPUs, default 30"
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the report to this file")
+    return parser.parse_args()
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    sizes = QUICK if options.quick else Sizes(slow=options.slow or not options.question)
+    given = {k: v for k in ("rounds", "seconds") if (v := getattr(options, k)) is not None}
+    return replace(sizes, **given)
+
+
+sys.exit(main())

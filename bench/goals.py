@@ -1,0 +1,174 @@
+"""The figures Seaway is to reach, and what came of them in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import sub, truediv
+
+from bench.questions import attach, cli, dns, memory, path, ports, run
+from bench.samples import Sample, median, of, paired
+
+SEAWAY, DOCKER, NETAVARK, CNI = path.SEAWAY, path.DOCKER, path.NETAVARK, path.CNI
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A number from samples: a median, or the median of a comparison round by round.
+
+    Attributes:
+        what, who: Whose samples.
+        base: Who they are compared with; "" for nobody.
+        base_what: What of theirs; "" for the same.
+        compare: How.
+    """
+
+    what: str
+    who: str = SEAWAY
+    base: str = ""
+    base_what: str = ""
+    compare: Callable[[float, float], float] = truediv
+
+    def value(self, samples: Sequence[Sample]) -> float | None:
+        """Work it out; None if it was not measured."""
+        mine = of(samples, self.what, self.who)
+        if not self.base and not self.base_what:
+            return median(mine)
+        base = of(samples, self.base_what or self.what, self.base or self.who)
+        return paired(mine, base, self.compare)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One line of the table.
+
+    Attributes:
+        text: What it is.
+        figure: Seaway's.
+        peers: Others' for comparison.
+        unit: Of all of them; "" for a ratio.
+        at_least, at_most: What is to be reached; one of the two.
+        ahead_of: This peer's figure is to be beaten too.
+    """
+
+    text: str
+    figure: Figure
+    unit: str = ""
+    peers: tuple[Figure, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    ahead_of: str = ""
+
+    def reached(self, samples: Sequence[Sample]) -> bool | None:
+        """Is it reached?  None if it was not measured."""
+        value = self.figure.value(samples)
+        if value is None:
+            return None
+        rivals = [f.value(samples) for f in self.peers if f.who == self.ahead_of]
+        if self.at_least is not None:
+            return value >= self.at_least and all(r is None or value > r for r in rivals)
+        return self.at_most is not None and value <= self.at_most
+
+
+def _same_host(kind: str) -> Goal:
+    what = path.name(path.SAME_HOST, kind)
+    return Goal(
+        text=f"same host, {kind}, all protections on, of a bare veth",
+        figure=Figure(what=what, base=path.VETH),
+        peers=tuple(Figure(what=what, who=w, base=path.VETH) for w in (DOCKER, NETAVARK, CNI)),
+        at_least=0.75,
+        ahead_of=DOCKER,
+    )
+
+
+def _from_outside(kind: str) -> Goal:
+    what = path.name(path.OUTSIDE, kind)
+    return Goal(
+        text=f"published port from outside, {kind}, of a process on the host",
+        figure=Figure(what=what, base=path.on_host(SEAWAY)),
+        peers=tuple(
+            Figure(what=what, who=w, base=path.on_host(w)) for w in (DOCKER, NETAVARK, CNI)
+        ),
+        at_least=0.80,
+    )
+
+
+def _local(kind: str, address: str) -> Goal:
+    what = path.name(path.LOCAL, address, kind)
+    peers = (DOCKER, NETAVARK, CNI) if address == path.LOCAL4 else (DOCKER,)
+    return Goal(
+        text=f"{address} to a published port, {kind}, of loopback",
+        figure=Figure(what=what, base=path.LOOPBACK),
+        peers=tuple(Figure(what=what, who=w, base=path.LOOPBACK) for w in peers),
+        at_least=0.60,
+    )
+
+
+def _run(who: str, base: str = run.BARE) -> Figure:
+    return Figure(what=run.RUN, who=who, base=base, compare=sub)
+
+
+GOALS = (
+    *map(_same_host, path.KINDS),
+    *map(_from_outside, path.KINDS),
+    *(_local(kind, address) for address in (path.LOCAL4, path.LOCAL6) for kind in path.KINDS),
+    Goal(
+        text="attach, API call",
+        figure=Figure(what=attach.ATTACH),
+        unit="ms",
+        peers=(
+            Figure(what=attach.CONNECT, who="docker network connect"),
+            Figure(what=attach.ATTACH, who=NETAVARK),
+            Figure(what=attach.ATTACH, who=CNI),
+        ),
+        at_most=6,
+    ),
+    Goal(
+        text="attach, the last 20 of many, of the first 20",
+        figure=Figure(what=attach.LATE, base_what=attach.EARLY),
+        at_most=1.25,
+    ),
+    Goal(
+        text="publish 1,000 separate ports",
+        figure=Figure(what=ports.PUBLISH),
+        unit="ms",
+        peers=tuple(Figure(what=ports.PUBLISH, who=w) for w in ("docker run", NETAVARK, CNI)),
+        at_most=40,
+    ),
+    Goal(
+        text="`run -d`, more than `podman run -d --network none`",
+        figure=_run(SEAWAY),
+        unit="ms",
+        peers=(_run(run.SEAWAY_PORT), _run(run.PODMAN_PORT, run.PODMAN_BARE)),
+        at_most=25,
+    ),
+    Goal(
+        text="DNS, own names, 32 outstanding",
+        figure=Figure(what=dns.RATE),
+        unit="/s",
+        peers=(Figure(what=dns.RATE, who=DOCKER), Figure(what=dns.RATE, who=dns.AARDVARK)),
+        at_least=56_000,
+    ),
+    Goal(
+        text="DNS, own names, p50 one at a time",
+        figure=Figure(what=dns.LATENCY),
+        unit="µs",
+        peers=(Figure(what=dns.LATENCY, who=DOCKER), Figure(what=dns.LATENCY, who=dns.AARDVARK)),
+        at_most=80,
+    ),
+    Goal(
+        text="`network ls`",
+        figure=Figure(what=cli.LIST),
+        unit="ms",
+        peers=(Figure(what=cli.LIST, who=DOCKER),),
+        at_most=100,
+    ),
+    Goal(
+        text="memory of the agent, 500 endpoints",
+        figure=Figure(what=memory.FULL),
+        unit="MB",
+        peers=(Figure(what=memory.EMPTY, who=DOCKER),),
+        at_most=90,
+    ),
+)
+"""The table of issue 2, in its order."""

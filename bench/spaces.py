@@ -1,0 +1,72 @@
+"""Network namespaces to stand for containers, and wires between them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.programs import run
+from seaway.kernel import netns
+
+_ROOT = Path("/run/netns")  # where ip-netns(8) and CNI look for names
+_serial = itertools.count()
+
+
+class Spaces:
+    """Makes namespaces, and knows them until they are removed."""
+
+    def __init__(self) -> None:
+        self._made: set[Path] = set()
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[Spaces]:
+        """Spaces that are all gone at the end."""
+        spaces = cls()
+        try:
+            yield spaces
+        finally:
+            for path in list(spaces._made):
+                spaces.remove(path)
+
+    def make(self) -> Path:
+        """Make a namespace with a name that was never used before; loopback is up."""
+        path = _ROOT / f"swbench-{os.getpid()}-{next(_serial)}"
+        netns.create(str(path))
+        self._made.add(path)
+        host_settings(path)
+        run(["ip", "link", "set", "lo", "up"], path)
+        return path
+
+    def make_bare(self) -> Path:
+        """Make a namespace as a container engine does: nothing is set, in no time."""
+        path = _ROOT / f"swbench-{os.getpid()}-{next(_serial)}"
+        netns.create(str(path))
+        self._made.add(path)
+        return path
+
+    def remove(self, path: Path) -> None:
+        """Remove a namespace."""
+        netns.remove(str(path))
+        self._made.discard(path)
+
+
+def host_settings(space: Path) -> None:
+    """Same congestion control for programs that choose none, such as docker-proxy.
+
+    A namespace inherits the machine's, which may be one that paces; reno is allowed everywhere.
+    """
+    run(["sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno"], space)
+
+
+def wire(a: Path, b: Path) -> str:
+    """Join two namespaces with a veth pair and nothing else; return the address of *b*."""
+    batch = "link add eth0 type veth peer name eth0 netns " + b.name
+    run(["ip", "-batch", "-"], a, batch)
+    for space, address in ((a, "10.255.0.1/24"), (b, "10.255.0.2/24")):
+        batch = f"addr add {address} dev eth0\nlink set eth0 up\n"
+        run(["ip", "-batch", "-"], space, batch)
+    return "10.255.0.2"

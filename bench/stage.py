@@ -1,0 +1,131 @@
+"""The stage that questions are measured on: a lab with one host for each engine.
+
+All hosts and the client machine ``outside`` hang on the lab's one virtual wire,
+so every engine has the same way in.  Only host1 has a Seaway agent.  Taking the
+lab down ends everything that was started on it, whatever state it is in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.engines.cni import Cni
+from bench.engines.docker import Docker
+from bench.engines.netavark import Netavark
+from bench.engines.podman import Podman
+from bench.engines.seaway import Seaway
+from bench.load import Load
+from bench.quiet import Patience
+from bench.samples import Probe, Sample, take_rounds
+from bench.spaces import Spaces, host_settings
+from seaway.lab.agents import agent_command
+from seaway.lab.lifecycle import running_lab
+from seaway.lab.topology import Lab, Machine
+
+NAME = "bench"
+_HOSTS = {"seaway": "host1", "docker": "host2", "podman": "host3", "cni": "host4"}
+
+_NO_AGENT = """
+import os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    sock.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        rounds: Times that everything is measured.
+        seconds: Of traffic for a sample.
+        endpoints: "the 500th as fast as the 1st".
+        ports: "publish 1,000 separate ports".
+        slow: Also what takes peers half a minute and more.
+    """
+
+    rounds: int = 7
+    seconds: float = 1.0
+    endpoints: int = 500
+    ports: int = 1000
+    slow: bool = False
+
+
+QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20)
+
+
+class Stage:
+    """Where a question finds what it measures; engines start when first asked for."""
+
+    def __init__(self, lab: Lab, sizes: Sizes, patience: Patience, stack: ExitStack) -> None:
+        self.lab = lab
+        self.sizes = sizes
+        self.spaces = stack.enter_context(Spaces.made())
+        self._patience = patience
+        self._stack = stack
+        self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="seaway-bench-")))
+
+    @property
+    def outside(self) -> Path:
+        """The namespace of the client machine."""
+        return self.lab.machine("outside").netns
+
+    def host(self, engine: str) -> Machine:
+        """Return the host that belongs to *engine*."""
+        return self.lab.host(_HOSTS[engine])
+
+    def take(self, probes: Sequence[Probe], rounds: int = 0) -> list[Sample]:
+        """Measure *probes* in rounds (0: as many as the sizes say)."""
+        homes = [machine.netns for machine in self.lab.machines]
+        return take_rounds(probes, rounds or self.sizes.rounds, self._patience, homes)
+
+    @cached_property
+    def load(self) -> Load:
+        """The load tool, compiled."""
+        return self._stack.enter_context(Load.built(self._folder))
+
+    @cached_property
+    def seaway(self) -> Seaway:
+        """The agent on host1."""
+        return Seaway(self.lab, self.host("seaway"))
+
+    @cached_property
+    def docker(self) -> Docker:
+        """A dockerd on host2."""
+        return self._stack.enter_context(Docker.running(self.host("docker"), self.load.binary))
+
+    @cached_property
+    def podman(self) -> Podman:
+        """Podman with its own networks, on host3."""
+        return Podman(self.host("podman"))
+
+    @cached_property
+    def netavark(self) -> Netavark:
+        """Netavark called as Podman calls it, on host3."""
+        return Netavark(self.host("podman"))
+
+    @cached_property
+    def cni(self) -> Cni:
+        """The CNI plugins called as a runtime calls them, on host4."""
+        return Cni(self.host("cni"))
+
+
+@contextmanager
+def built(sizes: Sizes, patience: Patience) -> Iterator[Stage]:
+    """Build the stage, and remove all of it at the end."""
+    with running_lab(NAME, hosts=len(_HOSTS), command=_command) as lab, ExitStack() as stack:
+        for machine in lab.machines:
+            host_settings(machine.netns)
+        yield Stage(lab, sizes, patience, stack)
+
+
+def _command(machine: Machine) -> list[str]:
+    if machine.name == _HOSTS["seaway"]:
+        return agent_command(machine)
+    return [sys.executable, "-c", _NO_AGENT]
