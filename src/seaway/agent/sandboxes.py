@@ -260,7 +260,7 @@ async def started(core: Core, name: str, container: str = "", pid: int = 0) -> S
     return now_running
 
 
-async def stopped(core: Core, name: str) -> None:
+async def stopped(core: Core, name: str, container: str = "") -> None:
     """Withdraw a container's names and ports; it keeps its addresses.
 
     One that was to be removed when it ends, and anything attached by process, is forgotten.
@@ -271,6 +271,7 @@ async def stopped(core: Core, name: str) -> None:
         elif sandbox.phase is not Phase.STOPPED:
             earlier = sandbox.published or sandbox.earlier
             gone = {"published": (), "earlier": earlier, "pid": 0, "started": 0}
+            gone["container"] = container or sandbox.container
             _put(core, sandbox, phase=Phase.STOPPED, **gone)
             core.bindings.release(sandbox.id)
             await core.sync(sandbox.id)

@@ -105,7 +105,9 @@ class ContainerWatch:
 
     async def _abandoned(self, sandbox: Sandbox) -> None:
         """Whoever made the sandbox has gone without starting or removing the container."""
-        if not self._read_cid(sandbox.id):
+        if container := self._read_cid(sandbox.id):
+            await sandboxes.stopped(self._core, sandbox.id, container)
+        else:
             await sandboxes.remove(self._core, sandbox.id)
 
     async def run(self) -> None:
