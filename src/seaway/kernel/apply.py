@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from seaway.errors import KernelError, NotFound, from_errno
+from seaway.errors import KernelError, NotFound, SeawayError, from_errno
 from seaway.kernel import conntrack, netns
 from seaway.kernel import netlink as nl
 from seaway.kernel.conntrack import open_socket
@@ -30,6 +30,7 @@ from seaway.kernel.messages import (
     new_link,
     on_link,
     set_attributes,
+    set_mtu,
     set_up,
 )
 from seaway.kernel.nft import Nft
@@ -159,9 +160,15 @@ class Applier:
         for setting in only(Sysctl, made):
             write_sysctl(setting)
         self._host(plan)
+        refusals: list[SeawayError] = []
         for path in dict.fromkeys(_place(item) for item in made):
             if path:
-                self._inside(path, [item for item in made if _place(item) == path])
+                try:
+                    self._inside(path, [item for item in made if _place(item) == path])
+                except SeawayError as err:
+                    refusals.append(err)  # one sandbox must not keep the others from theirs
+        if refusals:
+            raise refusals[0]
         doomed = self._delete(plan.delete)
         self._cut_udp(plan)
         return doomed
@@ -215,7 +222,10 @@ class Applier:
                 batch.append(delete_link(new.name))
                 continue
             index = socket.if_nametoindex(new.name)
-            batch += [set_attributes(index, new), set_up(index, new.name)]
+            batch += [set_attributes(index, new, mac=old.mac != new.mac), set_up(index, new.name)]
+            if new.peer_netns and old.mtu != new.mtu:
+                with netns.inside(new.peer_netns), nl.Netlink() as sock:
+                    sock.batch([set_mtu(socket.if_nametoindex(new.peer_name), new)])
         self.netlink.batch(batch)
 
     def _create_link(self, link: Link) -> None:

@@ -76,14 +76,24 @@ def set_up(index: int, name: str) -> nl.Message:
     return nl.Message(nl.RTM_NEWLINK, 0, _ifinfo(index, nl.IFF_UP), "bring up", name)
 
 
-def set_attributes(index: int, link: Link) -> nl.Message:
-    """Give an existing link its MTU and MAC address."""
+def set_attributes(index: int, link: Link, *, mac: bool) -> nl.Message:
+    """Give an existing link its MTU and, if *mac*, its MAC address.
+
+    Setting a MAC address makes the kernel forget the link's neighbours, even if it had that
+    one before (neigh_changeaddr, net/core/neighbour.c).
+    """
     body = _ifinfo(index)
     if link.mtu:
         body += nl.attr_u32(4, link.mtu)
-    if link.mac:
+    if link.mac and mac:
         body += nl.attr(1, _mac(link.mac))
     return nl.Message(nl.RTM_NEWLINK, 0, body, "change link", link.name)
+
+
+def set_mtu(index: int, link: Link) -> nl.Message:
+    """Give the other end of a veth, which has this index, the same MTU."""
+    body = _ifinfo(index) + nl.attr_u32(4, link.mtu)
+    return nl.Message(nl.RTM_NEWLINK, 0, body, "change link", link.peer_name)
 
 
 def configure(index: int, link: Link) -> nl.Message:
