@@ -21,6 +21,7 @@ from seaway.agent.events import Events
 from seaway.errors import SeawayError
 from seaway.kernel import netns, observe
 from seaway.kernel.apply import Applier, only
+from seaway.kernel.messages import is_on_link
 from seaway.plan.diff import Diff, diff
 from seaway.plan.resources import Link, LinkKind, Resource, Ruleset, Sysctl
 
@@ -141,11 +142,7 @@ class Reconciler:
         began = time.perf_counter()
         plan = self.look()
         if plan:
-            doomed = self._applier.apply(plan)
-            if doomed:
-                # By the remover, like all others: two threads on one socket take each
-                # other's answers.
-                self._remover.submit(self._applier.remove_links, doomed).result()
+            self._applier.remove_links(self._applier.apply(plan))
         plans = self._plans()
         self._applied = dict(plans)
         self.known = {item.key: item for items in plans.values() for item in items}
@@ -225,19 +222,22 @@ def _inside(want: Iterable[Resource]) -> list[Resource]:
 
 
 def _mark_lost(want: list[Resource], have: list[Resource]) -> list[Resource]:
-    """A veth whose peer is not in its namespace is marked, so that it is made anew.
+    """A veth whose peer is not in its namespace, or has another MAC address than the fence
+    knows, is marked, so that it is made anew, with all that is on it.
 
     The peers themselves are no resources of their own: they come and go with
     the host side.
     """
-    peers = {(w.peer_netns, w.peer_name): w.name for w in only(Link, want) if w.peer_netns}
-    seen = {(h.netns, h.name) for h in only(Link, have)}
-    lost = {name for place, name in peers.items() if place not in seen}
+    peers = {(w.peer_netns, w.peer_name): w for w in only(Link, want) if w.peer_netns}
+    seen = {(h.netns, h.name): h.mac for h in only(Link, have)}
+    lost = {w.name: place for place, w in peers.items() if seen.get(place) != w.peer_mac}
+    dead = {*lost.values(), *(("", name) for name in lost)}
     kept: list[Resource] = []
     for item in have:
         if isinstance(item, Link) and (item.netns, item.name) in peers:
             continue
         if isinstance(item, Link) and not item.netns and item.name in lost:
-            item = Link(name=item.name, kind=LinkKind.LOST)  # noqa: PLW2901
-        kept.append(item)
+            kept.append(Link(name=item.name, kind=LinkKind.LOST))
+        elif not (is_on_link(item) and (item.netns, item.link) in dead):
+            kept.append(item)
     return kept
