@@ -1,6 +1,6 @@
 """SIGKILL at every step of every operation: nothing is leaked, nothing is lost.
 
-    outside 192.0.2.200 --- 192.0.2.1 host          box (to be attached)
+outside 192.0.2.200 --- 192.0.2.1 host          box (to be attached)
 """
 
 from __future__ import annotations

@@ -266,9 +266,7 @@ OPERATIONS = {
         _named("box"), _attach_macvlan, _after(_macvlan, _attach_macvlan), NotFound
     ),
     "connect": Operation(_connect, _disconnect, _after(_networks, _attach), Conflict),
-    "disconnect": Operation(
-        _disconnect, _connect, _after(_networks, _attach, _connect), NotFound
-    ),
+    "disconnect": Operation(_disconnect, _connect, _after(_networks, _attach, _connect), NotFound),
     "create": Operation(_make, _named("made"), _networks, Conflict),
     "remove": Operation(_named("made"), _make, _after(_networks, _make), NotFound),
     "stop": Operation(_stop, _up, _after(_networks, _make), NotFound),
@@ -331,7 +329,9 @@ class Run:
         """Take up what the killed one left; say what is wrong with it."""
 
         async def work(agent: Agent) -> list[str]:
-            wrong = [f"after the restart, to do: {line}" for line in agent.core.kernel.look().lines()]
+            wrong = [
+                f"after the restart, to do: {line}" for line in agent.core.kernel.look().lines()
+            ]
             found = picture(agent, self._target)
             if found not in (self._before, self._after):
                 wrong += _differences("after the restart", found, self._before, self._after)
@@ -379,7 +379,8 @@ class Run:
         state = agent.core.state
         for module in (networks, sandboxes):  # random ids would make no two pictures alike
             module.new_id = lambda: next(  # type: ignore[attr-defined]
-                i for i in map("{:012x}".format, count(1))
+                i
+                for i in map("{:012x}".format, count(1))
                 if i not in state.networks and i not in state.sandboxes
             )
         await agent.prepare()
@@ -400,7 +401,7 @@ def main() -> None:
     name, folder, target = sys.argv[1:]
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     watch_steps()
-    print(json.dumps(Run(OPERATIONS[name], Path(folder), target).everything()))
+    sys.stdout.write(json.dumps(Run(OPERATIONS[name], Path(folder), target).everything()))
 
 
 if __name__ == "__main__":
