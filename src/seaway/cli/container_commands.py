@@ -432,21 +432,32 @@ def inspect(parsed: Parsed, _words: object) -> int:
     from seaway.cli.output import inspection  # noqa: PLC0415 - run does not need it
 
     client = Client()
-    found: list[Any] = []
-    for name in parsed.argument("NAME").list:
-        try:
-            item: Any = client.request("GET", f"/v1/sandboxes/{segment(name)}")
-            if item["container"]:
-                _, text = _engine(client).read(["inspect", item["container"]])
-                item["engine"] = (loads(text or "[]") or [{}])[0]
-        except NotFound as err:
-            try:
-                item = client.request("GET", f"/v1/networks/{segment(name)}")
-            except NotFound:
-                raise err from None
-        found.append(item)
+    found = [_described(client, name) for name in parsed.argument("NAME").list]
     print(inspection(found, style=parsed.flag("format").value or ""), end="")
     return 0
+
+
+def _described(client: Client, name: str) -> dict[str, Any]:
+    """Describe what has a network of ours, a network, or a container without one."""
+    try:
+        item: Any = client.request("GET", f"/v1/sandboxes/{segment(name)}")
+    except NotFound as err:
+        try:
+            network: Any = client.request("GET", f"/v1/networks/{segment(name)}")
+        except NotFound:
+            engine = _engine(client)
+            if engine.read(["container", "exists", name])[0] != 0:
+                raise err from None
+            return {"name": name, "networks": [], "engine": _by_engine(engine, name)}
+        return dict(network)
+    if item["container"]:
+        item["engine"] = _by_engine(_engine(client), item["container"])
+    return dict(item)
+
+
+def _by_engine(engine: Engine, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = loads(engine.read(["inspect", name])[1] or "[]")
+    return found[0] if found else {}
 
 
 COMMANDS = {
