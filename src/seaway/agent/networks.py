@@ -34,8 +34,8 @@ async def create(core: Core, request: NetworkRequest) -> Network:
     if driver in (Driver.HOST, Driver.NONE):
         raise InvalidSpec(f"there is one {driver} network, called {driver!s}: use that")
     options = parse_options(request.options)
-    if driver is Driver.MACVLAN:
-        surroundings.require_link(options.get("parent", ""))
+    if driver is Driver.MACVLAN and (parent := options.get("parent")):
+        surroundings.require_link(parent)
     network = Network(
         id=NetworkId(new_id()),
         name=request.name,

@@ -245,8 +245,16 @@ def _sandbox(client: Client, name: str) -> dict[str, Any] | None:
     return dict(found)
 
 
-def _stop(client: Client, engine: Engine, name: str, seconds: str) -> int:
+def _container(client: Client, engine: Engine, name: str) -> dict[str, Any] | None:
+    """Like _sandbox(), but one that Podman does not know either is an error."""
     found = _sandbox(client, name)
+    if not found and engine.read(["container", "exists", name])[0] != 0:
+        raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
+    return found
+
+
+def _stop(client: Client, engine: Engine, name: str, seconds: str) -> int:
+    found = _container(client, engine, name)
     target = found["name"] if found else name
     status, _ = engine.read(["stop", "-t", seconds, target])
     if status == 0 and found:
@@ -264,7 +272,7 @@ def _tell(
 
 
 def _start_again(client: Client, engine: Engine, name: str) -> int:
-    found = _sandbox(client, name)
+    found = _container(client, engine, name)
     if found:
         client.request("POST", f"/v1/sandboxes/{found['id']}/up")
     status, _ = engine.read(["start", found["name"] if found else name])

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from seaway.cli.client import Client
+from seaway.cli.flags import UsageError
 from seaway.cli.output import inspection, table
 from seaway.cli.parse import Parsed
 from seaway.errors import Conflict, SeawayError, Unsupported
@@ -46,7 +47,7 @@ def plan(parsed: Parsed, _words: object) -> int:
 
 def events(parsed: Parsed, _words: object) -> int:
     """Show what happened, a line each."""
-    since = time.time() - float(parsed.flag("since").value or 86400 * 365)
+    since = time.time() - _seconds(parsed.flag("since").value or "31536000")  # a year
     follow = "true" if parsed.flag("follow").on else "false"
     as_json = parsed.flag("format").value == "json"
     # Between two events there may be hours of silence.
@@ -54,6 +55,13 @@ def events(parsed: Parsed, _words: object) -> int:
     for event in client.stream("GET", f"/v1/events?since={since}&follow={follow}"):
         print(json.dumps(event) if as_json else _event_line(event), flush=True)
     return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--since {text!r} is not a number of seconds") from None
 
 
 def _event_line(event: Any) -> str:

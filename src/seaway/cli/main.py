@@ -97,4 +97,6 @@ def _help(where: Resolved) -> None:
 
 
 def _complain(err: SeawayError) -> None:
-    print(f"seaway: {err}", file=sys.stderr)
+    text = str(err)
+    # Wrong usage names the command, "seaway run: ...", and needs no further introduction.
+    print(text if text.startswith("seaway ") else f"seaway: {text}", file=sys.stderr)
