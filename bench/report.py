@@ -102,9 +102,7 @@ def _detail(samples: Sequence[Sample], what: str, who: str) -> str:
     disturbed = sum(s.noisy for s in samples if (s.what, s.who) == (what, who))
     cells = [f"{what} ({taken[0].unit})", who]
     cells += [_plain(v) for v in (statistics.median(values), min(values), max(values))]
-    cells.append(
-        f"{len(values)} ({sum(s.noisy for s in samples if (s.what, s.who) == (what, who))})"
-    )
+    cells.append(f"{len(values)} ({disturbed})")
     return f"| {' | '.join(cells)} |"
 
 
