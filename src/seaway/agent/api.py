@@ -136,7 +136,7 @@ async def _status(agent: Agent, _request: Request, _body: None) -> Any:
 
 
 async def _plan(agent: Agent, _request: Request, _body: None) -> Any:
-    return {"lines": agent.core.kernel.look().lines()}
+    return {"lines": (await agent.core.kernel.look_aside()).lines()}
 
 
 async def _engine(agent: Agent, _request: Request, _body: None) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 Plans = Mapping[str, tuple[Resource, ...]]
 """Everything desired, by the object it is for ("host", "network/<id>", "sandbox/<id>")."""
+
+
+_TRIES = 3  # looks that a change may spoil before one is taken with everything else waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +65,17 @@ class Reconciler:
         self._kicked = asyncio.Event()
         self._why = ""
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-links")
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="look")
+        self._eyes = observe.Eyes()
+        self._changes = 0  # counts attempts to change the kernel, so that a look knows of them
         self.repairs = 0
         self.error = ""
 
     def close(self) -> None:
-        """Let the remover finish."""
+        """Let the threads finish."""
         self._remover.shutdown()
+        self._looker.shutdown()
+        self._eyes.close()
 
     # -- one change ------------------------------------------------------------------------
 
@@ -80,6 +88,7 @@ class Reconciler:
         plan = diff(resources, self._applied.get(name, ()))
         if not plan:
             return
+        self._changes += 1
         for item in plan.delete:
             self.known.pop(item.key, None)
         try:
@@ -133,15 +142,32 @@ class Reconciler:
         want = self.desired()
         return diff(want, self._observe(want))
 
+    async def look_aside(self) -> Diff:
+        """Do what look() does in a thread, while requests and questions go on being answered.
+
+        A change in the meantime makes what was seen stale; then it looks again,
+        and in the end without letting anything come between.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(_TRIES):
+            before, want = self._changes, self.desired()
+            have = await loop.run_in_executor(self._looker, self._observe, want)
+            if before == self._changes:
+                return diff(want, have)
+        return self.look()
+
     def audit(self, why: str) -> Diff:
         """Make the kernel match in full; returns what had to be done.
 
         Raises:
             KernelError: Refused; the next audit tries again.
         """
+        return self._put_right(self.look(), why)
+
+    def _put_right(self, plan: Diff, why: str) -> Diff:
         began = time.perf_counter()
-        plan = self.look()
         if plan:
+            self._changes += 1
             self._applier.remove_links(self._applier.apply(plan))
         plans = self._plans()
         self._applied = dict(plans)
@@ -156,11 +182,8 @@ class Reconciler:
             self._events.add("kernel_repaired", "host", **facts)
         return plan
 
-    def _observe(self, want: Iterable[Resource]) -> list[Resource]:
-        want = list(want)
-        listing = observe.table(self._applier.nft)
-        have = observe.host(self._applier.netlink)
-        have += observe.elements(listing)
+    def _observe(self, want: list[Resource]) -> list[Resource]:
+        listing, have = self._eyes.see()
         have += observe.kept_netns(self._netns_dir)
         have += observe.sysctls(only(Sysctl, want))
         if listing and observe.chains(listing) == self._rules_seen:
@@ -186,12 +209,18 @@ class Reconciler:
             except TimeoutError:
                 self._why = "timer"
             self._kicked.clear()  # before the audit: a kick during it counts again
-            self.try_audit(self._why)
+            with self._noting_failure(self._why):
+                self._put_right(await self.look_aside(), self._why)
 
     def try_audit(self, why: str) -> None:
         """Audit, keeping the error for status() instead of raising it."""
-        try:
+        with self._noting_failure(why):
             self.audit(why)
+
+    @contextmanager
+    def _noting_failure(self, why: str) -> Iterator[None]:
+        try:
+            yield
             self.error = ""
         except SeawayError as err:
             self.error = str(err)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from seaway.errors import InvalidSpec, NotFound
@@ -156,6 +157,31 @@ def host(sock: nl.Netlink) -> list[Resource]:
     found += routes(sock, names)
     found += (n for n in _neighbours(sock, ours, "") if not n.address.is_multicast)
     return found
+
+
+class Eyes:
+    """Sockets to look at the host's namespace with, for any thread, one at a time.
+
+    Made in that namespace; apart from those that change it, so that looking
+    never waits for a change or gets in its way.
+    """
+
+    def __init__(self) -> None:
+        self._nft = Nft()
+        self._netlink = nl.Netlink()
+        self._looking = Lock()
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        self._nft.close()
+        self._netlink.close()
+
+    def see(self) -> tuple[list[dict[str, Any]], list[Resource]]:
+        """Return our table as JSON, and what is ours on the host, its elements included."""
+        with self._looking:
+            listing = table(self._nft)
+            found = host(self._netlink)
+        return listing, [*found, *elements(listing)]
 
 
 def owned(name: str) -> bool:
