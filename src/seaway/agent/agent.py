@@ -74,7 +74,7 @@ class Agent:
         self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
         self.neighbours = Neighbours(self.core, self._applier.netlink)
         self.drift = DriftMonitor(
-            lambda: kernel.known, self._applier.ports, kernel.kick, self.neighbours.kick
+            lambda: kernel.known, self._applier.ports, self._drifted, self.neighbours.kick
         )
         self._registry = CollectorRegistry()
         self._registry.register(Collector(self))
@@ -111,6 +111,11 @@ class Agent:
         return podman.find(
             self.settings.podman_root, self.settings.run_dir, self.settings.image_store
         )
+
+    def _drifted(self, why: str) -> None:
+        """A link that went may have gone with its namespace, and whatever ran there."""
+        self.core.kernel.kick(why)
+        self.watch.check_attached()
 
     def _plans(self) -> Plans:
         return self.core.plans()

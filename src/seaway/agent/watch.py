@@ -110,6 +110,16 @@ class ContainerWatch:
         else:
             await sandboxes.remove(self._core, sandbox.id)
 
+    def check_attached(self) -> None:
+        """Forget what was attached by its namespace, if that has gone."""
+
+        async def work() -> None:
+            for sandbox in list(self._core.state.sandboxes.values()):
+                if not sandbox.made_netns and not netns.exists(sandbox.netns):
+                    await sandboxes.stopped(self._core, sandbox.id)
+
+        self._work.put_nowait(work)
+
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
