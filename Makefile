@@ -14,7 +14,7 @@ ROOT_ENV := $(AS_ROOT) env PATH="$(CURDIR)/$(BIN):$$PATH" \
 HAND_BACK = trap '[ "$$(stat -c %u Makefile)" = 0 ] || $(AS_ROOT) find . -path ./.git -prune -o \
 	-user root -exec chown -h --reference=Makefile {} +' EXIT
 
-.PHONY: help setup python check test unit netns e2e demo bench images wheel golden clean
+.PHONY: help setup python check test unit netns e2e demo bench images wheel golden docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ wheel: python ## build dist/seaway-*.whl
 
 golden: python ## write the expected texts of tests/golden anew; read the diff before committing it
 	@SEAWAY_GOLDEN=write $(BIN)/python -m pytest tests/golden $(ARGS)
+
+docs: python ## write the parts of docs/reference that are made from the code
+	@$(BIN)/python docs/generate.py
 
 clean: ## remove what was built here; packages and images of the machine stay
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
