@@ -23,6 +23,7 @@ from seaway.kernel import netns
 from seaway.kernel.processes import start_time
 from seaway.model.names import check_name, mac_for
 from seaway.model.network import Address, Driver, Network
+from seaway.model.nicknames import nickname
 from seaway.model.ports import PortSpec, PublishedPort
 from seaway.model.sandbox import (
     Endpoint,
@@ -42,7 +43,7 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
         InvalidSpec, Conflict, NotFound, Exhausted, KernelError: One line says what and why.
     """
     identity = SandboxId(new_id())
-    name = check_name("container", request.name or f"seaway-{identity}")
+    name = check_name("container", request.name or nickname(identity, core.state.sandbox_names))
     core.state.require_free_name(name)
     specs = parse_ports(request)
     sandbox = Sandbox(

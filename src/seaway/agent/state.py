@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from seaway.errors import Conflict, NotFound
@@ -120,17 +120,24 @@ class State:
             return hits[0]
         raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
 
+    @property
+    def sandbox_names(self) -> Container[str]:
+        """Every name that is taken."""
+        return self._sandbox_names
+
     def sandbox_named(self, name: str) -> Sandbox | None:
         """Return the sandbox called exactly so."""
         found = self._sandbox_names.get(name)
         return self.sandboxes[found] if found else None
 
     def attachments(self, sandbox: SandboxId) -> tuple[Attachment, ...]:
-        """Return a sandbox's endpoints with their networks, in the order they were made."""
-        return tuple(
-            Attachment(endpoint=e, network=self.networks[e.network])
-            for e in (self.endpoints[i] for i in self._of_sandbox.get(sandbox, ()))
-        )
+        """Return a sandbox's endpoints with their networks, in the order of their interfaces.
+
+        The order in which they were made would not survive a restart.
+        """
+        found = [self.endpoints[i] for i in self._of_sandbox.get(sandbox, ())]
+        found.sort(key=lambda e: (len(e.ifname), e.ifname))  # eth9 before eth10
+        return tuple(Attachment(endpoint=e, network=self.networks[e.network]) for e in found)
 
     def members(self, network: NetworkId) -> Iterator[Endpoint]:
         """Yield the endpoints on a network."""
