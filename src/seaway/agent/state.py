@@ -125,11 +125,6 @@ class State:
         """Every name that is taken."""
         return self._sandbox_names
 
-    def sandbox_named(self, name: str) -> Sandbox | None:
-        """Return the sandbox called exactly so."""
-        found = self._sandbox_names.get(name)
-        return self.sandboxes[found] if found else None
-
     def attachments(self, sandbox: SandboxId) -> tuple[Attachment, ...]:
         """Return a sandbox's endpoints with their networks, in the order of their interfaces.
 
