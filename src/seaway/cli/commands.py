@@ -254,7 +254,7 @@ HOST = (
     Command(
         "cleanup",
         "Remove everything of Seaway's from the kernel; needs neither agent nor state",
-        flags=[Flag("run-dir", "", VALUE, "FOLDER", "Where the agent ran", default="/run/seaway")],
+        flags=[Flag("run-dir", "", VALUE, "FOLDER", "Where the agent ran, if not /run/seaway")],
     ),
     Command(
         "completion",

@@ -120,11 +120,13 @@ def cleanup(parsed: Parsed, _words: object) -> int:
 
     from seaway.kernel.cleanup import sweep  # noqa: PLC0415 - only cleanup pays for it
 
-    run_dir = parsed.flag("run-dir").value or "/run/seaway"
     if os.geteuid() != 0:
         raise Unsupported("cleanup needs root: run it with sudo")
+    told = parsed.flag("run-dir").value
+    client = Client(f"{told}/seaway.sock" if told else "")
+    run_dir = os.path.dirname(client.socket_path)  # noqa: PTH120 - as the agent of this host has it
     try:
-        Client(f"{run_dir}/seaway.sock").request("GET", "/v1/status")
+        client.request("GET", "/v1/status")
     except SeawayError:
         lines = sweep(f"{run_dir}/netns")
         print("\n".join(lines) if lines else "Nothing of Seaway's is in the kernel.")
