@@ -109,7 +109,11 @@ def _start(client: Client, engine: Engine, parsed: Parsed, made: Mapping[str, An
     words = ["run", *engine.run_flags, *_podman_flags(parsed, made)]
     words += [*parsed.passed, *_image_and_command(parsed)]
     if not parsed.flag("detach").on:
-        return _foreground(client, engine, words, made)
+        status = _foreground(engine, words)
+        ran = os.path.exists(made["cid_file"])  # noqa: PTH110 - pathlib costs 5 ms
+        if not ran or parsed.flag("rm").on:
+            _forget(client, made["id"])
+        return status
     status, printed = engine.read(words)
     if status != 0:
         _forget(client, made["id"])
@@ -119,18 +123,12 @@ def _start(client: Client, engine: Engine, parsed: Parsed, made: Mapping[str, An
     return 0
 
 
-def _foreground(
-    client: Client, engine: Engine, words: Sequence[str], made: Mapping[str, Any]
-) -> int:
+def _foreground(engine: Engine, words: Sequence[str]) -> int:
     pid = engine.spawn(words)
     import signal  # noqa: PLC0415 - its enums take 1 ms, which only waiting pays
 
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
-    status = _wait(pid)
-    ran = os.path.exists(made["cid_file"])  # noqa: PTH110 - pathlib costs 5 ms
-    if not ran or "--rm" in words:
-        _forget(client, made["id"])
-    return status
+    return _wait(pid)
 
 
 def _forget(client: Client, sandbox_id: str) -> None:
@@ -146,17 +144,24 @@ def _podman_flags(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
     words += ["--label", f"{_LABEL}={made['id']}"]
     words += [word for text in parsed.flag("label").list for word in ("--label", text)]
     words += _files(parsed, made)
-    if made["resolver"]:
-        words += ["--dns", made["resolver"]]
-        words += [word for d in made["dns"]["search"] for word in ("--dns-search", d)]
-        options = made["dns"]["options"]
-        if not any(option.startswith("ndots") for option in options):
-            options = ["ndots:0", *options]  # names of ours have no dots: ask for them first
-        words += [word for option in options for word in ("--dns-opt", option)]  # since Podman 3
+    words += _resolver(made)
     words += _hosts(parsed, made)
     words += ["-d"] if parsed.flag("detach").on else []
     words += ["--rm"] if parsed.flag("rm").on else []
     return words
+
+
+def _resolver(made: Mapping[str, Any]) -> list[str]:
+    if not made["resolver"]:
+        return []
+    options = made["dns"]["options"]
+    if not any(option.startswith("ndots") for option in options):
+        options = ["ndots:0", *options]  # names of ours have no dots: ask for them first
+    return [
+        *("--dns", made["resolver"]),
+        *(word for d in made["dns"]["search"] for word in ("--dns-search", d)),
+        *(word for option in options for word in ("--dns-opt", option)),  # Podman 3 knows it too
+    ]
 
 
 def _files(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
@@ -211,8 +216,12 @@ def _run_without_network(
         found: Any = client.request("GET", f"/v1/sandboxes/{segment(kind.partition(':')[2])}")
         # Through its namespace, so that whatever is attached can be joined, not only containers.
         kind = f"ns:{found['netns']}"
+        joined = _resolver(found)
+    else:
+        joined = []
     engine = _engine(client)
     words = ["run", *engine.run_flags, "--network", kind, "--label", f"{_LABEL}={shared[0]}"]
+    words += joined
     for flag in ("name", "cidfile", "pidfile"):
         value = parsed.flag(flag).value
         words += [f"--{flag}", value] if value else []
