@@ -402,7 +402,7 @@ def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None)
     return {
         "ID": found["container"][:12] or found["id"],
         "Image": found["image"] or "-",
-        "Status": container["Status"] if container else found["phase"],
+        "Status": _status(container) if container else found["phase"],
         "State": found["phase"],
         "Ports": ", ".join(found["ports"]),
         "Networks": ",".join(n["network"] for n in found["networks"]),
@@ -412,11 +412,17 @@ def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None)
     }
 
 
+def _status(container: Mapping[str, Any]) -> str:
+    """Podman 4 says "Up 3 minutes ago", which is not what it means."""
+    text = str(container["Status"])
+    return text.removesuffix(" ago") if text.startswith("Up ") else text
+
+
 def _foreign_row(container: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ID": container["Id"][:12],
         "Image": container["Image"],
-        "Status": container["Status"],
+        "Status": _status(container),
         "State": "running" if container["State"] == "running" else "stopped",
         "Ports": "",
         "Networks": container["Labels"].get(_LABEL, ""),
