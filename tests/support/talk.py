@@ -10,10 +10,13 @@ than all the rest of it.
 from __future__ import annotations
 
 import json
+import os
+import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Thread
 
 from tests.support.netns import ENVIRONMENT, Namespace
 
@@ -111,6 +114,8 @@ for line in sys.stdin:
         print("silence", flush=True)
 """
 
+_PATIENCE = 10  # seconds
+
 
 @contextmanager
 def answering(
@@ -174,10 +179,31 @@ def recording(space: Namespace, port: int) -> Iterator[Callable[[], str]]:
         A function that returns the next sender and its words: "192.0.2.200 hello".
     """
     with space.started(sys.executable, "-c", _RECORDER, str(port)) as recorder:
-        assert recorder.stdout is not None
-        lines = recorder.stdout
-        assert "ready" == lines.readline().strip()
-        yield lambda: lines.readline().strip()
+        heard = lines(recorder)
+        assert "ready" == heard()
+        yield heard
+
+
+def lines(process: subprocess.Popen[str]) -> Callable[[], str]:
+    """Return a function that waits a few seconds at most for the process's next line."""
+    assert process.stdout is not None
+    found: queue.SimpleQueue[str] = queue.SimpleQueue()
+    own = os.dup(process.stdout.fileno())  # whoever started the process closes its pipe
+
+    def read() -> None:
+        with os.fdopen(own) as pipe:
+            for line in pipe:
+                found.put(line.strip())
+
+    Thread(target=read).start()  # because a pipe's line cannot be waited for with a deadline
+
+    def following() -> str:
+        try:
+            return found.get(timeout=_PATIENCE)
+        except queue.Empty:
+            raise AssertionError(f"no word from {process.args} in {_PATIENCE} s") from None
+
+    return following
 
 
 def tell(space: Namespace, address: str, port: int, words: str) -> None:
