@@ -14,7 +14,7 @@ ROOT_ENV := $(AS_ROOT) env PATH="$(CURDIR)/$(BIN):$$PATH" \
 HAND_BACK = trap '[ "$$(stat -c %u Makefile)" = 0 ] || $(AS_ROOT) find . -path ./.git -prune -o \
 	-user root -exec chown -h --reference=Makefile {} +' EXIT
 
-.PHONY: help setup python check test unit netns e2e demo bench images wheel golden docs clean
+.PHONY: help setup python neighbours check test unit netns e2e demo bench images wheel golden docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -25,13 +25,16 @@ setup: ## install what is missing: packages, Python environment, images
 python:
 	@packaging/setup.sh python
 
+neighbours:
+	@packaging/setup.sh neighbours
+
 check: python ## formatting, lint, types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## all tests, as root, in under ten minutes; ARGS="-k name -x" narrows them down
+test: setup neighbours ## all tests, as root, in under ten minutes; ARGS="-k name -x" narrows them down
 	@$(HAND_BACK); $(ROOT_ENV) $(BIN)/python -m pytest $(ARGS)
 
 unit: python ## the tests that need neither root nor Podman
@@ -40,7 +43,7 @@ unit: python ## the tests that need neither root nor Podman
 netns: python ## the tests against this kernel, in namespaces of their own
 	@$(HAND_BACK); $(ROOT_ENV) $(BIN)/python -m pytest tests/netns $(ARGS)
 
-e2e: setup ## the tests with real containers
+e2e: setup neighbours ## the tests with real containers
 	@$(HAND_BACK); $(ROOT_ENV) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 demo: setup ## see it work: nginx, redis and busybox containers in a lab

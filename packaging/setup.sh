@@ -2,6 +2,7 @@
 # Makes a checkout ready to run: Debian packages, Python environment, container images.
 #
 #   packaging/setup.sh [packages] [python] [images]     (no argument: all three)
+#   packaging/setup.sh neighbours                       (what only some tests need)
 #
 # Each step looks first and does only what is missing, so that running it again takes a moment and
 # needs no network. Only packages and images need root; as an ordinary user they go through sudo.
@@ -101,7 +102,7 @@ install_packages() {
   say "installing $*"
   trap allow_starts EXIT
   forbid_starts
-  apt_get install -y --no-install-recommends "$@" || die "apt-get could not install $*"
+  apt_get install -y --no-install-recommends --no-remove "$@" || die "apt-get could not install $*"
   allow_starts
   trap - EXIT
 }
@@ -110,6 +111,27 @@ set_up_packages() {
   local missing
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+missing_neighbours() { # other engines and firewalls, beside which tests run Seaway; one a line
+  has_command dockerd || echo docker.io
+  has_command docker || [ -z "$(apt-cache search --names-only '^docker-cli$')" ] || echo docker-cli
+  has_command iptables || echo iptables
+  has_command ufw || echo ufw
+  [ -e /usr/lib/podman/netavark ] || echo netavark
+}
+
+# One by one: ufw and docker.io exclude other packages, which may be here and then stay.
+# Nothing of it starts, also not with the machine: the tests run their own, in namespaces.
+set_up_neighbours() {
+  local package missing
+  mapfile -t missing < <(missing_neighbours)
+  [ ${#missing[@]} = 0 ] || refresh_lists
+  for package in "${missing[@]}"; do
+    (install_packages "$package") || say "the tests that need $package will be skipped"
+    [ "$package" != docker.io ] || ! has_command systemctl ||
+      quietly as_root systemctl disable docker.service docker.socket || true
+  done
 }
 
 # --- python ---------------------------------------------------------------------------------------
@@ -177,7 +199,7 @@ set_up_images() { as_root env SEAWAY_IMAGES="${SEAWAY_IMAGES:-}" packaging/image
 [ $# -gt 0 ] || set -- packages python images
 for step in "$@"; do
   case $step in
-    packages | python | images) "set_up_$step" ;;
-    *) die "no step $step: it is packages, python or images" ;;
+    packages | neighbours | python | images) "set_up_$step" ;;
+    *) die "no step $step: it is packages, neighbours, python or images" ;;
   esac
 done

@@ -179,10 +179,12 @@ class Site:
         }
 
     def _rules(self) -> list[str]:
-        """Read our table without what packets change: the counters."""
+        """Read our table without what packets change, the counters, and without handles."""
         listing = json.loads(self.host.run("nft -j list table inet seaway"))["nftables"]
         for item in (*(o.get("set", {}) for o in listing), *(o.get("map", {}) for o in listing)):
             item["elem"] = sorted(map(json.dumps, item.get("elem", [])))
+        for item in (body for o in listing for body in o.values()):
+            item.pop("handle", None)
         return sorted(json.dumps(o) for o in listing if "counter" not in o)
 
 
