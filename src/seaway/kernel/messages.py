@@ -36,7 +36,7 @@ _NUD_PERMANENT = 0x80
 _RTN = {RouteKind.UNICAST: 1, RouteKind.LOCAL: 2, RouteKind.UNREACHABLE: 7}
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
 _MACVLAN_MODE = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # if_link.h
-_ROUTE_LOCALNET = 26  # IPV4_DEVCONF_ROUTE_LOCALNET, include/uapi/linux/ip.h
+_RP_FILTER, _ROUTE_LOCALNET = 8, 26  # IPV4_DEVCONF_*, include/uapi/linux/ip.h
 
 
 def _ifinfo(index: int = 0, up: int = 0) -> bytes:
@@ -97,11 +97,17 @@ def set_mtu(index: int, link: Link) -> nl.Message:
 
 
 def configure(index: int, link: Link) -> nl.Message:
-    """No addresses of the kernel's own making; 127.0.0.0/8 where replies to it come back."""
+    """No addresses of the kernel's own making; 127.0.0.0/8 where replies to it come back.
+
+    The reverse path filter is off where our own rules check every source: even its loose mode
+    drops what comes in on a link without addresses, if the way back is another link
+    (__fib_validate_source, net/ipv4/fib_frontend.c), as for a container on two networks.
+    """
     v6 = nl.attr(10, nl.attr(8, b"\1"))  # AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none }
     v4 = b""
     if link.localnet:
-        v4 = nl.attr(2, nl.attr(1, nl.attr_u32(_ROUTE_LOCALNET, 1)))  # AF_INET { INET_CONF }
+        settings = nl.attr_u32(_ROUTE_LOCALNET, 1) + nl.attr_u32(_RP_FILTER, 0)
+        v4 = nl.attr(2, nl.attr(1, settings))  # AF_INET { IFLA_INET_CONF }
     return nl.Message(
         nl.RTM_NEWLINK, 0, _ifinfo(index) + nl.attr(26, v4 + v6), "configure", link.name
     )

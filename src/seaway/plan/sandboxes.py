@@ -103,6 +103,7 @@ def plan_sandbox(
                 is_exit = exits[address.version] is item
                 found += _address(sandbox, item, address, is_exit=is_exit)
     found += _published(sandbox, exits, host)
+    found += _replies(sandbox, attachments, exits, host)
     return tuple(found)
 
 
@@ -217,3 +218,27 @@ def _published(
                 metric=_BEHIND_LO,
                 reason=f"{sandbox.name}: ports on ::1",
             )
+
+
+def _replies(
+    sandbox: Sandbox,
+    attachments: Sequence[Attachment],
+    exits: dict[int, Attachment | None],
+    host: HostFacts,
+) -> Iterator[Element]:
+    """A client on another of the sandbox's networks is answered by the link to that network, but
+    from the address that the port leads to."""
+    if not sandbox.published:
+        return
+    for version, item in exits.items():
+        if item is None or not item.network.routed or (version == 6 and not host.ipv6):
+            continue
+        address = next(a for a in item.endpoint.addresses if a.version == version)
+        for other in attachments:
+            has_family = any(a.version == version for a in other.endpoint.addresses)
+            if other is not item and other.network.routed and has_family:
+                yield Element(
+                    set=f"from{version}",
+                    match=(veth_name(other.endpoint), other.endpoint.mac, str(address)),
+                    reason=f"port of {sandbox.name}: replies to {other.network.name}",
+                )
