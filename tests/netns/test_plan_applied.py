@@ -410,3 +410,20 @@ def test_a_refused_change_deletes_nothing(site):
     site.sandboxes = {}
     site.settle()
     assert "swv-" not in site.host.run("ip -o link")
+
+
+def test_a_port_answers_members_of_every_network(site):
+    """A container on two networks answers clients on both at its published port, also where
+    reverse path filtering is on, as systemd has it."""
+    site.host.run("sysctl -qw net.ipv4.conf.default.rp_filter=2")
+    web, db = box(site.a, "web", ["8080:80", "8081:81"]), box(site.b, "db")
+    site.put(web, on(web, FRONT, 2), on(web, BACK, 2, "eth1"))
+    for there in (FRONT, BACK):
+        site.put(db, on(db, there, 3))
+        site.settle()
+
+        with site.a.serving(80), site.a.serving(81, address="::"):
+            assert site.b.ask("192.0.2.1", 8080)
+            assert site.b.ask("2001:db8::1", 8081)
+        site.sandboxes.pop("db")
+        site.settle()
