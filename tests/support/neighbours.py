@@ -193,6 +193,16 @@ class Firewalld:
         """Run ``firewall-cmd WORDS``."""
         return self._host.run([*self._env(), "firewall-cmd", *words]).strip()
 
+    def shell(self, line: str) -> str:
+        """Run a line of shell in which firewall-cmd finds this daemon."""
+        return self._host.run([*self._env(), "sh", "-ec", line])
+
+    def forget(self) -> None:
+        """Drop every setting that was made, for good or at run time."""
+        shutil.rmtree(self._home / "etc")
+        (self._home / "etc").mkdir()
+        self("--reload")
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Keep the daemon running, from the moment it answers."""
