@@ -148,6 +148,8 @@ def _endpoint(
         raise Conflict(f"there is an interface {request.ifname!r} in {sandbox.name} already")
     identity = endpoint_id(sandbox.id, network.id)
     v4, v6 = wanted_v4(request), wanted_v6(request)
+    if v6 is not None and not sandbox.ipv6:
+        raise InvalidSpec(f"--ip6 {v6}, but a sysctl turns IPv6 off inside: drop one of the two")
     return Endpoint(
         id=identity,
         sandbox=sandbox.id,
@@ -156,7 +158,7 @@ def _endpoint(
         or next(f"eth{n}" for n in range(len(ifnames) + 1) if f"eth{n}" not in ifnames),
         mac=request.mac.lower().replace("-", ":") or mac_for(identity),
         v4=_v4(_address(core, network, 4, v4)),
-        v6=_v6(_address(core, network, 6, v6)),
+        v6=_v6(_address(core, network, 6, v6)) if sandbox.ipv6 else None,
         static=v4 is not None or v6 is not None,
         aliases=tuple(request.aliases),
         gw_priority=request.gw_priority,

@@ -119,6 +119,7 @@ RUN = Command(
         Flag("hostname", "h", VALUE, "NAME", "Host name inside, also in DNS"),
         Flag("add-host", "", LIST, "NAME:ADDRESS", "Entry for /etc/hosts; host-gateway works"),
         Flag("label", "l", LIST, "KEY=VALUE", "Set a label"),
+        Flag("sysctl", "", LIST, "KEY=VALUE", "Kernel setting inside, such as net.*"),
         Flag("detach", "d", help="Run in the background and print the container's id"),
         Flag("rm", "", help="Remove the container when it ends"),
         Flag("cidfile", "", VALUE, "FILE", "Write the container's id here"),

@@ -6,7 +6,7 @@ import os
 import sys
 
 from seaway.cli.client import Client, segment
-from seaway.cli.endpoints import endpoints, sandbox
+from seaway.cli.endpoints import endpoints, pairs, sandbox
 from seaway.cli.flags import UsageError
 from seaway.cli.lean_json import loads
 from seaway.errors import EngineError, NotFound, SeawayError
@@ -94,6 +94,7 @@ def run(parsed: Parsed, _words: object) -> int:
     request = sandbox(parsed, endpoints(parsed, "bridge"))
     request["auto_remove"] = parsed.flag("rm").on
     request["image"] = parsed.argument("IMAGE").value
+    request["sysctls"] = {k: v for k, v in pairs(parsed, "sysctl").items() if k.startswith("net.")}
     request["creator"] = os.getpid()
     if request["publish_all"]:
         request["expose"] += _exposed(_engine(client), request["image"])
@@ -142,7 +143,7 @@ def _forget(client: Client, sandbox_id: str) -> None:
 def _podman_flags(parsed: Parsed, made: Mapping[str, Any]) -> list[str]:
     words = ["--name", made["name"], "--network", f"ns:{made['netns']}"]
     words += ["--label", f"{_LABEL}={made['id']}"]
-    words += [word for text in parsed.flag("label").list for word in ("--label", text)]
+    words += [w for flag in ("label", "sysctl") for w in _same(parsed, flag)]
     words += _files(parsed, made)
     words += _resolver(made)
     words += _hosts(parsed, made)
@@ -227,7 +228,7 @@ def _run_without_network(
         words += [f"--{flag}", value] if value else []
     if kind != "none" and not kind.startswith("ns:"):
         words += [w for flag in ("dns", "dns-search", "dns-opt") for w in _same(parsed, flag)]
-    words += [w for flag in ("label", "add-host") for w in _same(parsed, flag)]
+    words += [w for flag in ("label", "add-host", "sysctl") for w in _same(parsed, flag)]
     if hostname := parsed.flag("hostname").value:
         words += ["--hostname", hostname]
     words += ["-d"] if parsed.flag("detach").on else []

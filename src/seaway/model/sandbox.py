@@ -96,6 +96,12 @@ class Sandbox:
             if not key.startswith("net.") or "/" in key or ".." in key:
                 raise InvalidSpec(f"sysctl {key!r} is not a net.* setting of the namespace")
 
+    @property
+    def ipv6(self) -> bool:
+        """Did nobody turn IPv6 off inside?  Where it is off the kernel takes no address."""
+        switches = (f"net.ipv6.conf.{which}.disable_ipv6" for which in ("all", "default"))
+        return not any(self.sysctls.get(switch) == "1" for switch in switches)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
