@@ -304,6 +304,21 @@ def test_firewalld(host, monkeypatch):
         pass
 
 
+# -- the doctor -----------------------------------------------------------------------------------
+
+
+def test_the_doctor_of_a_host(host):
+    """It looks at the folders of the host's own agent, and tells whether that answers."""
+    shown = host.site.attempt("doctor", "--all").out
+    assert "the agent answers, version" in shown
+    for folder in (host.site.machine.state_dir, host.site.machine.run_dir):
+        assert f"{folder} can be written" in shown
+
+    with agent_off(host):
+        shown = host.site.attempt("doctor").out
+        assert f"cure: {host.site.machine.start_command}\n" in shown
+
+
 # -- accidents ------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 from seaway.agent.doctor import diagnose
 from seaway.agent.findings import Finding, Level, Subject, as_json, worst
 from seaway.kernel.facts import (
+    AgentAnswer,
     DropChain,
     Engine,
     Facts,
@@ -47,6 +48,7 @@ HEALTHY = Facts(
     dns_port=(),
     files=524288,
     folders=(Folder(path="/var/lib/seaway", writable=True),),
+    agent=AgentAnswer(version="0.1.0", start="systemctl start seaway"),
 )
 
 
@@ -60,6 +62,10 @@ def engine(**changes: object) -> Facts:
 
 def routing(**changes: object) -> Facts:
     return replace(HEALTHY, routing=replace(HEALTHY.routing, **changes))
+
+
+def asked(**changes: object) -> Facts:
+    return replace(HEALTHY, agent=replace(HEALTHY.agent, **changes))
 
 
 def walls(**changes: object) -> Facts:
@@ -93,6 +99,14 @@ HEARD = replace(QUIET, ours=QUIET.wanted)
 ILL = [
     # (facts, level, subject, words of what, words of cure)
     (replace(HEALTHY, privileged=False), "fail", "privilege", "not root", "sudo seaway doctor"),
+    (
+        asked(silence="the agent does not answer on /run/seaway/seaway.sock"),
+        "warn",
+        "agent",
+        "does not answer on /run/seaway/seaway.sock; what it has set up goes on",
+        "systemctl start seaway",
+    ),
+    (asked(problems=("web: no",)), "fail", "agent", "web: no", "seaway status"),
     (kernel(kinds=None), "fail", "kernel", "could not be tried", "apt-get install -y iproute2"),
     (without("veth"), "fail", "kernel", "no veth links", "modprobe veth"),
     (without("bridge"), "fail", "kernel", "can get a gateway", "modprobe bridge"),
@@ -243,6 +257,7 @@ def test_a_cure_can_be_typed(cure):
 
 
 WELL = [
+    (HEALTHY, "the agent answers, version 0.1.0"),
     (walls(ufw=True), "ufw is active"),
     (walls(firewalld=Firewalld(zone="trusted", accepts=True)), "zone trusted, which accepts"),
     (walls(docker=True, iptables=HostFirewall(filters=(SETTLED,))), "Docker drops forwarded"),

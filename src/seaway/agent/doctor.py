@@ -1,7 +1,7 @@
 """What is wrong with this machine, and the command that cures it.
 
-Pure: facts in, findings out.  kernel/probe.py gathers the facts.  The doctor
-changes nothing, and needs no agent.
+Pure: facts in, findings out.  kernel/probe.py gathers the facts, and the command
+line asks the agent.  The doctor changes nothing, and needs no agent.
 """
 
 from __future__ import annotations
@@ -68,6 +68,22 @@ def _privilege(facts: Facts) -> Said:
         yield ok("may change networks (CAP_NET_ADMIN, CAP_SYS_ADMIN)")
     else:
         yield fail("this is not root, so most things could not be looked at", "sudo seaway doctor")
+
+
+def _agent(facts: Facts) -> Said:
+    agent = facts.agent
+    if agent is None:
+        return
+    if agent.silence:
+        yield warn(
+            f"{agent.silence}; what it has set up goes on working, but nothing is repaired "
+            "and no name is answered",
+            agent.start,
+        )
+        return
+    for problem in agent.problems:
+        yield fail(problem, "seaway status")
+    yield ok(f"the agent answers, version {agent.version}")
 
 
 def _kernel(facts: Facts) -> Said:
@@ -285,6 +301,7 @@ def _state(facts: Facts) -> Said:
 
 _CHECKS: Final[dict[Subject, Callable[[Facts], Said]]] = {
     Subject.PRIVILEGE: _privilege,
+    Subject.AGENT: _agent,
     Subject.KERNEL: _kernel,
     Subject.NFTABLES: _nftables,
     Subject.CONNTRACK: _conntrack,

@@ -19,6 +19,7 @@ class Subject(StrEnum):
     """What a finding is about.  Scripts may rely on these words."""
 
     PRIVILEGE = "privilege"
+    AGENT = "agent"
     KERNEL = "kernel"
     NFTABLES = "nftables"
     CONNTRACK = "conntrack"

@@ -8,7 +8,7 @@ from typing import Any
 
 from seaway.cli.client import Client
 from seaway.cli.flags import UsageError
-from seaway.cli.output import inspection, table
+from seaway.cli.output import inspection
 from seaway.cli.parse import Parsed
 from seaway.errors import Conflict, SeawayError, Unsupported
 
@@ -72,25 +72,9 @@ def _event_line(event: Any) -> str:
 
 def doctor(parsed: Parsed, _words: object) -> int:
     """Examine this host; the exit status is 1 if anything failed."""
-    from seaway.agent.doctor import diagnose  # noqa: PLC0415 - only the doctor pays for it
-    from seaway.agent.findings import Level, as_json, worst  # noqa: PLC0415
-    from seaway.kernel.probe import gather  # noqa: PLC0415
+    from seaway.cli.diagnosis import examine  # noqa: PLC0415 - only the doctor pays for it
 
-    findings = diagnose(gather())
-    if parsed.flag("format").value == "json":
-        print(json.dumps(as_json(findings)))
-    else:
-        shown = [f for f in findings if parsed.flag("all").on or f.level is not Level.OK]
-        rows = [(f.level.upper(), str(f.subject), f.what) for f in shown]
-        if rows:
-            print(table(["LEVEL", "SUBJECT", "WHAT"], rows), end="")
-        cures = [f for f in shown if f.cure]
-        if cures:
-            print("\nCures:")
-            print("\n".join(f"  {f.subject}: {f.cure}" for f in cures))
-        if not rows:
-            print("All is well.")
-    return 1 if worst(findings) is Level.FAIL else 0
+    return examine(parsed)
 
 
 def agent(parsed: Parsed, _words: object) -> int:

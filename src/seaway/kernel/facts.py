@@ -140,6 +140,23 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentAnswer:
+    """What the agent said when it was asked.
+
+    Attributes:
+        version: "" when it did not answer.
+        silence: Why it did not, as a sentence; "" when it did.
+        problems: What it says has failed, a line each.
+        start: The command that starts it.
+    """
+
+    version: str = ""
+    silence: str = ""
+    problems: tuple[str, ...] = ()
+    start: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """Everything the doctor looks at.
 
@@ -149,6 +166,7 @@ class Facts:
         connections: Entries in the conntrack table, and how many it may hold;
             None: no conntrack.
         files: Hard limit on open files (RLIMIT_NOFILE) of this process.
+        agent: None: it was not asked.
     """
 
     privileged: bool
@@ -161,3 +179,4 @@ class Facts:
     dns_port: tuple[Occupied, ...]
     files: int
     folders: tuple[Folder, ...]
+    agent: AgentAnswer | None = None
