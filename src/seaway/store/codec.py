@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from seaway.errors import StoreError
+from seaway.errors import InvalidSpec, StoreError
 
 VERSION = 1
 
@@ -53,7 +53,7 @@ def decode(kind: type[T], data: bytes) -> T:
                 f"this Seaway reads {VERSION}: upgrade it"
             )
         found: T = plain(kind, record["value"])
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as err:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, InvalidSpec) as err:
         raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
     return found
 
@@ -93,6 +93,8 @@ def _union(options: set[Any], item: Any) -> Any:
 
 
 def _dataclass(kind: type, item: dict[str, Any]) -> Any:
+    if not isinstance(item, dict):
+        raise TypeError(f"{item!r} is not an object")
     if kind not in _HINTS:
         _HINTS[kind] = {k: _unwrap(v) for k, v in typing.get_type_hints(kind).items()}
     hints = _HINTS[kind]
