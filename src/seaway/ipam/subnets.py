@@ -88,4 +88,7 @@ def _with_gateway(subnet: Subnet, driver: Driver) -> Subnet:
     """Without one named, a routed network's gateway is the first address not reserved."""
     if subnet.gateway is not None or driver is not Driver.BRIDGE:
         return subnet
-    return replace(subnet, gateway=ip_address(gateway_of(subnet.cidr)))
+    gateway = ip_address(gateway_of(subnet.cidr))
+    while gateway in subnet.reserved.values() and gateway + 1 in subnet.cidr:
+        gateway += 1
+    return replace(subnet, gateway=gateway)
