@@ -299,12 +299,13 @@ def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
 
 
 def bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
-    """Bind a sandbox's ports, remembering why if it fails."""
+    """Bind a sandbox's ports; if that fails while its process runs, status() says why."""
     try:
         before = sandbox.published or sandbox.earlier
         found = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, before)
     except SeawayError as err:
-        core.failures[sandbox.id] = str(err)
+        if sandbox.phase is Phase.RUNNING:  # else it does not start, and whoever asked knows why
+            core.failures[sandbox.id] = str(err)
         raise
     core.failures.pop(sandbox.id, None)
     return found
