@@ -9,6 +9,7 @@ At the end of a site nothing is left of what was removed: see ``check_empty``.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
+from seaway.cli.client import Client
 from seaway.lab import shell
 from seaway.lab.lifecycle import running_lab
 from seaway.lab.topology import INTERNET_4, INTERNET_6, OUTSIDE, Lab
@@ -51,8 +54,8 @@ class Container(Namespace):
         self.path = Path(self.view()["netns"])
 
     def view(self) -> dict[str, Any]:
-        """Ask ``seaway inspect`` afresh."""
-        return self.site.inspect(self.name)
+        """Ask the agent afresh."""
+        return dict(self.site.ask(f"/v1/sandboxes/{self.name}"))
 
     def on(self, network: str = "bridge") -> dict[str, Any]:
         """Return its endpoint on *network*."""
@@ -111,6 +114,10 @@ class Site:
         lines = self.seaway(*words, "--format", "json").splitlines()
         return [json.loads(line) for line in lines]
 
+    def ask(self, path: str) -> Any:
+        """GET *path* of the agent's API; a hundred times faster than a command."""
+        return Client(str(self.machine.socket)).request("GET", path)
+
     def inspect(self, name: str) -> dict[str, Any]:
         """Return the one object that ``seaway inspect`` shows."""
         (found,) = self.json("inspect", name)
@@ -152,8 +159,7 @@ class Site:
 
     def drops(self, name: str) -> int:
         """Return how many packets were dropped under the counter drop_NAME."""
-        (status,) = self.json("status")
-        return int(status["drops"][f"drop_{name}"])
+        return int(self.ask("/v1/status")["drops"][f"drop_{name}"])
 
     def elements(self, name: str) -> list[Any]:
         """List the elements of one set or map of our table, as nft's JSON has them."""
@@ -165,7 +171,8 @@ class Site:
     def snapshot(self) -> dict[str, Any]:
         """Take down all that exists: what Seaway says, the kernel's objects, Podman's."""
         return {
-            "networks": {n["Name"]: n["Subnets"] for n in self.json("network", "ls")},
+            "networks": {n["name"]: n for n in self.ask("/v1/networks")},
+            "attached": {s["name"]: s for s in self.ask("/v1/sandboxes")},
             "containers": {c["Names"]: c["State"] for c in self.json("ps", "-a")},
             "rules": self._rules(),
             "links": self.host.run("ip -o link show").count("\n"),
@@ -175,7 +182,7 @@ class Site:
             ),
             "namespaces": sorted(p.name for p in self.machine.run_dir.glob("netns/*")),
             "files": sorted(p.name for p in self.machine.run_dir.glob("containers/*")),
-            "plan": self.seaway("plan"),
+            "plan": self.ask("/v1/plan")["lines"],
         }
 
     def _rules(self) -> list[str]:
@@ -191,13 +198,21 @@ class Site:
 @contextmanager
 def running_site(name: str) -> Iterator[Site]:
     """A lab for one module of tests; at the end it is as empty as at the start."""
-    with running_lab(name) as lab:
+    with _turn(name), running_lab(name) as lab:
         site = Site(lab)
         before = site.snapshot()
-        assert NOTHING == before["plan"]
+        assert [] == before["plan"]
         yield site
         assert NOTHING == site.seaway("plan")  # the second plan is empty
         check_empty(site, before)
+
+
+@contextmanager
+def _turn(name: str) -> Iterator[None]:
+    """Wait for another run of the same tests on this machine: its lab has the same name."""
+    with Path(gettempdir(), f"seaway-test-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def check_empty(site: Site, before: dict[str, Any]) -> None:
