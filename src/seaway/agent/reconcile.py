@@ -122,6 +122,7 @@ class Reconciler:
         links = only(Link, self._applied.get(name, ()))
         inner = tuple(link for link in links if link.netns and link.name in ifnames)
         if inner:
+            self._changes += 1
             self._applier.apply(Diff(delete=inner))
 
     def _remember(self, name: str, resources: tuple[Resource, ...]) -> None:
