@@ -18,7 +18,7 @@ from tests.support.netns import Namespace, Refused, cable, namespaces, wait_unti
 from tests.support.site import CLIENT, CLIENT6, HOST, HOST6, INTERNET, INTERNET6, Site, running_site
 from tests.support.talk import answering, reach
 
-SOON = 1.0  # seconds within which what somebody else broke is whole again
+SOON = 1.0  # seconds within which what somebody has deleted is there again
 
 _LOOK_UP = """
 import sys
@@ -210,7 +210,7 @@ class TestDocker:
         before = host.site.host.run("iptables -S FORWARD").splitlines()[0]
         host.site.host.run("iptables -P FORWARD DROP")
 
-        wait_until(lambda: 2 == len(host.rules("DOCKER-USER")), SOON)
+        wait_until(lambda: 2 == len(host.rules("DOCKER-USER")))
         host.check()
         assert ["silence"] == reach(host.box, f"tcp://{docked.address}:80", seconds=0.3)
         assert answers(host.box, f"tcp://{HOST}:9080", "docked")
@@ -247,18 +247,18 @@ def test_ufw(host):
     """ufw may be enabled, reloaded and disabled, and our rules come and go with its policies."""
     with neighbours.ufw(host.site.host) as ufw:
         ufw("enable")
-        wait_until(lambda: 2 == len(host.rules("INPUT", "ip6tables")), SOON)
-        host.check(SOON)
+        wait_until(lambda: 2 == len(host.rules("INPUT", "ip6tables")))
+        host.check()
         assert ["silence"] == reach(host.site.outside, f"tcp://{HOST}:22", seconds=0.3)
 
         ufw("reload")
-        host.check(SOON)
+        host.check()
 
         found = firewall_findings(host, ufw)
         assert {"ok"} == set(found.values())
         assert any("ufw is active" in what for what in found)
         ufw("disable")
-        wait_until(lambda: [] == host.rules("INPUT") + host.rules("FORWARD"), SOON)
+        wait_until(lambda: [] == host.rules("INPUT") + host.rules("FORWARD"))
         host.check()
 
 
@@ -279,7 +279,7 @@ def test_input_policy_set_by_hand(host):
                 {command} -P INPUT DROP
             """)
 
-        host.check(SOON)
+        host.check()
     finally:
         neighbours.forget_iptables(host.site.host)
 
@@ -291,11 +291,11 @@ def test_firewalld(host, monkeypatch):
             for name, value in firewalld.environment.items():
                 patch.setenv(name, value)
         with firewalld.running():
-            host.check(SOON)
+            host.check()
             assert "trusted" == firewalld("--get-zone-of-interface=swv+")
 
             firewalld("--reload")
-            host.check(SOON)
+            host.check()
 
             with pytest.raises(Refused, match="no"):
                 firewalld("--permanent", "--zone=trusted", "--query-interface=swv+")
@@ -340,7 +340,7 @@ def test_a_bridge_that_leads_out(host):
     route = f"default via 198.51.100.2 dev {name} metric 77"
 
     def leads_out(yes: bool) -> None:
-        wait_until(lambda: [name] * yes == host.site.elements("exit_bridges"), SOON)
+        wait_until(lambda: [name] * yes == host.site.elements("exit_bridges"))
         answer = "lan 80 198.51.100.1" if yes else "silence"
         assert [answer] == reach(host.box, "tcp://198.51.100.2:80", seconds=0.3)
 
