@@ -103,13 +103,15 @@ def test_only_its_own_addresses_pass():
     ] == allowed
 
 
-def test_replies_of_a_port_may_leave_by_the_other_link():
-    """Published on one network, asked from the other: only that address, only with ports."""
+def test_every_address_may_leave_by_each_link():
+    """Replies and connections that outlive a change of the default route use the other link."""
     back, front = on(WEB, BACK, 2), on(WEB, FRONT, 2, "eth1")
-    plan = plan_sandbox(WEB, [back, front], HOST)
-    extra = [e.match for e in plan if isinstance(e, Element) and "replies" in e.reason]
+    plan = plan_sandbox(replace(WEB, published=()), [back, front], HOST)
+    extra = [e.match for e in plan if isinstance(e, Element) and "other address" in e.reason]
 
     assert [
+        (veth_name(back.endpoint), back.endpoint.mac, "10.77.1.2"),
+        (veth_name(back.endpoint), back.endpoint.mac, "fd77:1::2"),
         (veth_name(front.endpoint), front.endpoint.mac, "10.77.2.2"),
         (veth_name(front.endpoint), front.endpoint.mac, "fd77:2::2"),
     ] == extra

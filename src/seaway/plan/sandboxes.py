@@ -103,7 +103,7 @@ def plan_sandbox(
                 is_exit = exits[address.version] is item
                 found += _address(sandbox, item, address, is_exit=is_exit)
     found += _published(sandbox, exits, host)
-    found += _replies(sandbox, attachments, exits, host)
+    found += _by_other_links(sandbox, attachments, host)
     return tuple(found)
 
 
@@ -220,25 +220,22 @@ def _published(
             )
 
 
-def _replies(
-    sandbox: Sandbox,
-    attachments: Sequence[Attachment],
-    exits: dict[int, Attachment | None],
-    host: HostFacts,
+def _by_other_links(
+    sandbox: Sandbox, attachments: Sequence[Attachment], host: HostFacts
 ) -> Iterator[Element]:
-    """A client on another of the sandbox's networks is answered by the link to that network, but
-    from the address that the port leads to."""
-    if not sandbox.published:
-        return
-    for version, item in exits.items():
-        if item is None or not item.network.routed or (version == 6 and not host.ipv6):
-            continue
-        address = next(a for a in item.endpoint.addresses if a.version == version)
-        for other in attachments:
-            has_family = any(a.version == version for a in other.endpoint.addresses)
-            if other is not item and other.network.routed and has_family:
-                yield Element(
-                    set=f"from{version}",
-                    match=(veth_name(other.endpoint), other.endpoint.mac, str(address)),
-                    reason=f"port of {sandbox.name}: replies to {other.network.name}",
-                )
+    """Every address of a sandbox may leave by each of its links.
+
+    A client on one of its networks that asks at a port on another is answered by the link to the
+    client's network.  And the default route may move while connections are open, when a network
+    is connected or disconnected: they go on from the address they began with.
+    """
+    routed = [item for item in attachments if item.network.routed]
+    for link in routed:
+        for item in routed:
+            for address in item.endpoint.addresses:
+                if item is not link and (address.version == 4 or host.ipv6):
+                    yield Element(
+                        set=f"from{address.version}",
+                        match=(veth_name(link.endpoint), link.endpoint.mac, str(address)),
+                        reason=f"{sandbox.name} on {link.network.name}: its other address",
+                    )
