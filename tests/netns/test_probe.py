@@ -192,6 +192,22 @@ def test_two_uplinks_with_strict_rp_filter_and_the_cure(host):
     assert [] == complaints(host, Subject.ROUTING)
 
 
+def test_bridges_of_others(host):
+    """A bridge with nothing but inner ports, or none, is told from one that leads out."""
+    host.shell("""
+        for name in empty inner uplink far; do ip link add $name type bridge; done
+        ip link add port type veth peer name peer
+        ip link set port master inner
+        ip link add tunnel type vxlan id 7 dstport 4789 local 192.0.2.2 remote 192.0.2.1
+        ip link set tunnel master far
+        ip address add 198.51.100.2/24 dev uplink
+        ip link set uplink up
+        ip route add default via 198.51.100.1
+    """)
+
+    assert ("empty", "inner") == gather(host).firewalls.shut_bridges
+
+
 def test_small_mtu_and_its_cure(host):
     """A link too small for IPv6 is a complaint until it is big enough."""
     host.shell("ip link set eth0 mtu 1000; ip route add default via 192.0.2.1")

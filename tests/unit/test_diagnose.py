@@ -264,6 +264,7 @@ WELL = [
     (walls(ufw=True, iptables=HostFirewall(filters=(HEARD,))), "drops incoming"),
     (walls(docker=True), "Docker runs beside"),
     (walls(bridge_filter=True), "br_netfilter"),
+    (walls(shut_bridges=("docker0", "virbr0")), "behind docker0 and virbr0"),
     (chain("forward", admits=frozenset({"iifname", "oifname"})), "lets our links through"),
     (chain("input", admits=frozenset({"iifname"})), "lets our links through"),
     (routing(uplinks=()), "no default route"),

@@ -25,6 +25,13 @@ def test_a_host_forwards_and_has_the_table_and_the_gateways_link():
     assert "link swg0 (bridge, mtu 1400)" in lines(plan_host(HostFacts(mtu=1400)))
 
 
+def test_bridges_that_lead_out_are_elements():
+    """Quoted, because a link may have any word of nft's for a name."""
+    found = lines(plan_host(HostFacts(exit_bridges=frozenset({"br0", "accept"}))))
+
+    assert ['element exit_bridges { "accept" }', 'element exit_bridges { "br0" }'] == found[-2:]
+
+
 def test_a_network_has_gateways_routes_and_its_place_in_the_sets():
     """For each family the same."""
     found = lines(plan_network(network("front", 1), HOST))

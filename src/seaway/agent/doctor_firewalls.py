@@ -31,6 +31,13 @@ def firewalls(walls: Firewalls) -> Said:
         found.append(
             ok("br_netfilter shows bridged frames to iptables; our containers use no bridge")
         )
+    if walls.shut_bridges:
+        found.append(
+            ok(
+                f"behind {' and '.join(walls.shut_bridges)} are other engines' containers: "
+                "ours reach their published ports only"
+            )
+        )
     yield from found or [ok("no other firewall stands in the way")]
 
 

@@ -95,6 +95,7 @@ class Firewalls:
     iptables: HostFirewall = field(default_factory=HostFirewall)
     chains: tuple[DropChain, ...] = ()
     bridge_filter: bool = False  # br_netfilter hands bridged frames to iptables
+    shut_bridges: tuple[str, ...] = ()  # others', behind which only published ports are reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from seaway.kernel import firewalld, host_firewall
+from seaway.kernel import firewalld, host_firewall, surroundings
 from seaway.kernel.facts import DropChain, Firewalld, Firewalls
 from seaway.kernel.host_firewall import LINKS
+from seaway.kernel.netlink import Netlink
 from seaway.plan.resources import TABLE
 
 ETC: Final = Path("/etc")
@@ -32,6 +33,7 @@ def find(etc: Path = ETC) -> Firewalls:
         iptables=host_firewall.observe(),
         chains=drop_chains(),
         bridge_filter=_text(Path("/proc/sys/net/bridge/bridge-nf-call-iptables")).strip() == "1",
+        shut_bridges=_shut_bridges(),
     )
 
 
@@ -43,6 +45,11 @@ def ufw(etc: Path = ETC) -> bool:
 def _firewalld() -> Firewalld | None:
     zone = firewalld.zone()
     return None if zone is None else Firewalld(zone=zone, accepts=firewalld.accepts(zone))
+
+
+def _shut_bridges() -> tuple[str, ...]:
+    with Netlink() as sock:
+        return tuple(name for name, leads in surroundings.bridges(sock).items() if not leads)
 
 
 def running(names: Iterable[str]) -> frozenset[str]:

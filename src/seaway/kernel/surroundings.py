@@ -13,6 +13,7 @@ from seaway.errors import NotFound
 from seaway.ipam.pools import Taken
 from seaway.kernel import netlink as nl
 from seaway.kernel.observe import links
+from seaway.model.names import GATEWAY_LINK
 from seaway.plan.host import HostFacts
 from seaway.plan.resources import LOCAL_TABLE, ROUTE_PROTOCOL
 
@@ -38,20 +39,24 @@ def has_ipv6() -> bool:
         return False
 
 
-def exit_bridges(sock: nl.Netlink) -> frozenset[str]:
-    """Name the bridges that lead to other machines.
+def bridges(sock: nl.Netlink) -> dict[str, bool]:
+    """Tell for every bridge but our own whether it leads to other machines.
 
-    Those have a default route, or a port that is neither one end of a wire
-    between namespaces nor a virtual machine's tap; a bridge of Docker, Podman,
-    libvirt and the like has only such ports.
+    Those that do have a default route, or a port that is neither one end of a
+    wire between namespaces nor a virtual machine's tap; a bridge of Docker,
+    Podman, libvirt and the like has only such ports.
     """
     found = links(sock)
     leading = {link.master for link in found if link.kind not in _INNER_KINDS}
     leading |= {oif for to, _, oif, _ in _routes(sock) if to == "default"}
+    others = (link for link in found if link.kind == "bridge" and link.name != GATEWAY_LINK)
+    return {link.name: link.index in leading for link in others}
+
+
+def exit_bridges(sock: nl.Netlink) -> frozenset[str]:
+    """Name the bridges that lead to other machines."""
     return frozenset(
-        link.name
-        for link in found
-        if link.kind == "bridge" and link.index in leading and not _UNSPEAKABLE & set(link.name)
+        name for name, leads in bridges(sock).items() if leads and not _UNSPEAKABLE & set(name)
     )
 
 
