@@ -154,7 +154,11 @@ def _engine_view(agent: Agent) -> dict[str, Any]:
 
 async def _events(agent: Agent, request: Request, _body: None) -> Any:
     follow = request.query_params.get("follow") == "true"
-    since = float(request.query_params.get("since", "0") or "0")
+    moment = request.query_params.get("since", "0") or "0"
+    try:
+        since = float(moment)
+    except ValueError:
+        raise errors.InvalidSpec(f"since={moment!r} is not a number of seconds") from None
     return StreamingResponse(_event_lines(agent, since, follow=follow), media_type=_NDJSON)
 
 
@@ -234,9 +238,13 @@ def _bound(agent: Agent, row: Endpoint) -> Callable[[Request], Awaitable[Respons
 async def _body(request: Request, decoder: msgspec.json.Decoder[Any] | None) -> Any:
     if decoder is None:
         return None
-    raw = await request.body()
-    if len(raw) > BODY_MAX:
-        raise errors.InvalidSpec(f"the request has {len(raw)} bytes: at most {BODY_MAX} are taken")
+    raw, size = bytearray(), 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size <= BODY_MAX:  # what is more is read, so that the answer arrives, and not kept
+            raw += piece
+    if size > BODY_MAX:
+        raise errors.InvalidSpec(f"the request has {size} bytes: at most {BODY_MAX} are taken")
     try:
         return decoder.decode(raw or b"{}")
     except msgspec.MsgspecError as err:
