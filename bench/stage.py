@@ -7,6 +7,7 @@ lab down ends everything that was started on it, whatever state it is in.
 
 from __future__ import annotations
 
+import compileall
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import seaway
 from bench.engines.cni import Cni
 from bench.engines.docker import Docker
 from bench.engines.netavark import Netavark
@@ -119,6 +121,8 @@ class Stage:
 @contextmanager
 def built(sizes: Sizes, patience: Patience) -> Iterator[Stage]:
     """Build the stage, and remove all of it at the end."""
+    # As pip does when it installs: the environment may keep a checkout from doing it by itself.
+    compileall.compile_dir(Path(seaway.__file__).parent, quiet=1)
     with running_lab(NAME, hosts=len(_HOSTS), command=_command) as lab, ExitStack() as stack:
         for machine in lab.machines:
             host_settings(machine.netns)
