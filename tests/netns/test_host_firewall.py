@@ -131,6 +131,23 @@ def test_the_rules_stand_first_and_once(host):
     assert [*OURS, "-j LOG"] == rules(host, "FORWARD")
 
 
+def test_a_last_rule_that_rejects_is_as_good_as_a_policy(host):
+    """Some clouds' machines come with such chains, whose policies accept."""
+    host.shell("""
+        iptables -A FORWARD -j REJECT --reject-with icmp-host-prohibited
+        ip6tables -A INPUT -j DROP
+    """)
+    ensure(host)
+
+    assert () == ensure(host)
+    assert OURS == rules(host, "FORWARD")[:2]
+    assert QUESTIONS == rules(host, "INPUT", "ip6tables")[:2]
+
+    host.shell("iptables -D FORWARD 3; ip6tables -D INPUT 3")
+    ensure(host)
+    assert [] == rules(host, "FORWARD") + rules(host, "INPUT", "ip6tables")
+
+
 def test_docker_user_is_the_place_where_there_is_docker(host):
     """Docker's chain for users takes our rules; its own chain is left alone."""
     host.shell(DOCKER)

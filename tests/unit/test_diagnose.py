@@ -156,14 +156,14 @@ ILL = [
         walls(docker=True, iptables=HostFirewall(filters=(DROPPING,))),
         "warn",
         "firewall",
-        "drops by policy",
+        "drops what nobody accepts",
         "iptables-nft -w 5 -I DOCKER-USER 1 -o swv+",
     ),
     (
         walls(iptables=HostFirewall(filters=(LEFT_OVER,))),
         "warn",
         "firewall",
-        "not as they should be",
+        "rules of ours are left",
         "iptables-nft -w 5 -D DOCKER-USER -i swv+",
     ),
     (

@@ -8,6 +8,7 @@ from seaway.kernel.host_firewall import HostFirewall, parse, plan
 
 IN = "-i swv+ -m comment --comment seaway -j ACCEPT"
 OUT = "-o swv+ -m comment --comment seaway -j ACCEPT"
+REJECT = "-A FORWARD -j REJECT --reject-with icmp-host-prohibited"
 UDP = "-i swv+ -p udp -m udp --dport 53 -m comment --comment seaway -j ACCEPT"
 TCP = "-i swv+ -p tcp -m tcp --dport 53 -m comment --comment seaway -j ACCEPT"
 JUMP = "-A FORWARD -j DOCKER-USER"
@@ -56,6 +57,9 @@ def planned(forward: list[str], docker_user: list[str] | None = None) -> list[st
             [f"-D FORWARD {IN} -d 10.0.0.0/8"],
         ),
         ([ACCEPT, "-P INPUT DROP"], [], [f"-I INPUT 1 {TCP}", f"-I INPUT 1 {UDP}"]),
+        ([ACCEPT, REJECT], [], [f"-I FORWARD 1 {OUT}", f"-I FORWARD 1 {IN}"]),
+        ([ACCEPT, "-A FORWARD -s 10.0.0.0/8 -j DROP", "-A FORWARD -j LOG"], [], []),
+        ([ACCEPT, "-A INPUT -j DROP"], [], [f"-I INPUT 1 {TCP}", f"-I INPUT 1 {UDP}"]),
         ([ACCEPT, "-P INPUT DROP", f"-A INPUT {UDP}", f"-A INPUT {TCP}"], [], []),
         ([ACCEPT, "-P INPUT ACCEPT", f"-A INPUT {UDP}"], [], [f"-D INPUT {UDP}"]),
         (
@@ -76,6 +80,9 @@ def planned(forward: list[str], docker_user: list[str] | None = None) -> list[st
         "a rule twice",
         "an older kind of rule of ours",
         "INPUT drops",
+        "a last rule rejects",
+        "rules that drop something",
+        "a last rule drops",
         "settled in INPUT",
         "INPUT accepts again",
         "a rule in the wrong chain",

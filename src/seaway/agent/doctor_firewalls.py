@@ -71,23 +71,28 @@ def _iptables(walls: Firewalls) -> Said:
     iptables = walls.iptables
     docker = walls.docker or iptables.docker
     if commands := host_firewall.plan(iptables):
+        closed = iptables.drops_forwarded or iptables.drops_incoming
+        what = (
+            "iptables drops what nobody accepts, and our rules that accept are not as they should be"
+            if closed
+            else "rules of ours are left in iptables, which needs them no more"
+        )
         yield warn(
-            "iptables drops by policy, and our rules beside that are not as they should be; "
-            "the agent sees to that while it runs",
+            f"{what}; the agent sees to that while it runs",
             " && ".join(map(shlex.join, commands)),
         )
         return
     if iptables.drops_forwarded:
         who = "Docker" if docker else "ufw" if walls.ufw else "iptables"
         yield ok(
-            f"{who} drops forwarded packets by policy; our rules with the comment "
+            f"{who} drops forwarded packets that nobody accepts; our rules with the comment "
             f"{host_firewall.COMMENT!r} let containers' through"
         )
     elif docker:
         yield ok("Docker runs beside Seaway, and its FORWARD policy is not in the way")
     if iptables.drops_incoming:
         yield ok(
-            "iptables drops incoming packets by policy; our rules with the comment "
+            "iptables drops incoming packets that nobody accepts; our rules with the comment "
             f"{host_firewall.COMMENT!r} let containers' questions for names through"
         )
 

@@ -1,9 +1,10 @@
-"""Beside iptables' policies: the only foreign rules Seaway keeps.
+"""Beside iptables: the only foreign rules Seaway keeps.
 
 Docker and ufw set the policy of iptables' FORWARD chain to DROP, ufw and many
-administrators that of INPUT.  An accept in our own nftables table is not final:
-the packet meets their chains as well and dies there.  So while such a policy
-stands, rules with the comment "seaway" let through, at the head of
+administrators that of INPUT; other machines come with chains whose last rule
+rejects all that is left.  An accept in our own nftables table is not final: the
+packet meets their chains as well and dies there.  So while a chain is closed in
+one of these ways, rules with the comment "seaway" let through, at the head of
 
 - FORWARD, what comes from and goes to our interfaces.  Our own table has
   already decided about those packets, also about what is not Seaway's to
@@ -12,7 +13,7 @@ stands, rules with the comment "seaway" let through, at the head of
 - INPUT, what containers ask the name server on their gateway, and nothing else.
 
 A policy is never changed, a rule without our comment never touched, and when
-the policy is ACCEPT again our rules go.  Whether they stand first is checked
+the chain is open again our rules go.  Whether they stand first is checked
 only when they are put there: two programs that both insist on being first
 would fight for ever.
 
@@ -40,11 +41,11 @@ LINKS: Final = "swv+"
 
 _ACCEPT: Final = ("-m", "comment", "--comment", COMMENT, "-j", "ACCEPT")
 FORWARDED: Final = tuple((side, LINKS, *_ACCEPT) for side in ("-i", "-o"))
-"""The rules beside a FORWARD policy, as iptables prints them back."""
+"""The rules in a closed FORWARD, as iptables prints them back."""
 QUESTIONS: Final = tuple(
     ("-i", LINKS, "-p", kind, "-m", kind, "--dport", "53", *_ACCEPT) for kind in ("udp", "tcp")
 )
-"""The rules beside an INPUT policy, likewise."""
+"""The rules in a closed INPUT, likewise."""
 
 DOCKER_USER: Final = "DOCKER-USER"
 _LOCK_SECONDS: Final = "5"
@@ -64,8 +65,8 @@ class Filter:
 
     Attributes:
         command: e.g. "iptables-nft", "ip6tables-legacy".
-        drops_forwarded: FORWARD's policy is DROP.
-        drops_incoming: INPUT's policy is DROP.
+        drops_forwarded: FORWARD is closed: nothing passes that no rule accepts.
+        drops_incoming: INPUT is closed.
         docker: FORWARD consults DOCKER-USER.
         ours: n rules with our comment, in the order they stand.
     """
@@ -165,11 +166,17 @@ def parse(command: str, *listings: str) -> Filter:
     lines = text.splitlines()
     return Filter(
         command=command,
-        drops_forwarded="-P FORWARD DROP" in lines,
-        drops_incoming="-P INPUT DROP" in lines,
+        drops_forwarded=_closed("FORWARD", lines),
+        drops_incoming=_closed("INPUT", lines),
         docker=f"-A FORWARD -j {DOCKER_USER}" in lines,
         ours=ours(text),
     )
+
+
+def _closed(chain: str, lines: Iterable[str]) -> bool:
+    """Is all dropped that no rule accepts: by policy, or by a rule that asks for nothing?"""
+    ends = (f"-P {chain} DROP", f"-A {chain} -j DROP")
+    return any(line in ends or line.startswith(f"-A {chain} -j REJECT ") for line in lines)
 
 
 def ours(listing: str) -> tuple[Rule, ...]:
