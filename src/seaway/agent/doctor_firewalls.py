@@ -73,7 +73,7 @@ def _iptables(walls: Firewalls) -> Said:
     if commands := host_firewall.plan(iptables):
         closed = iptables.drops_forwarded or iptables.drops_incoming
         what = (
-            "iptables drops what nobody accepts, and our rules that accept are not as they should be"
+            "iptables drops what nobody accepts, and our own rules are not as they should be"
             if closed
             else "rules of ours are left in iptables, which needs them no more"
         )
