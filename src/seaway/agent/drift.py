@@ -20,6 +20,7 @@ _NFT_GROUPS = (7,)  # NFNLGRP_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 _NEWGEN = 15  # NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h
 _SUBSYS_NFTABLES = 10
 _AF_INET = 2
+_EVERYTHING = 0xFFFFFFFF
 _OUR_TABLE = nl.attr_text(1, TABLE)
 
 
@@ -84,7 +85,7 @@ class DriftMonitor:
             return
         if _may_lead_out(kind, body):
             self._on_others()
-        if kind == nl.RTM_DELLINK or (kind == nl.RTM_NEWLINK and _is_down(body)):
+        if kind == nl.RTM_DELLINK or (kind == nl.RTM_NEWLINK and _went_down(body)):
             name = _text(body, 16, 3)
             if ("link", "", name) in self._known():
                 self._on_drift(f"link {name} was changed")
@@ -136,8 +137,15 @@ def _may_lead_out(kind: int, body: bytes) -> bool:
     return kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE) and body[1] == 0  # rtm_dst_len
 
 
-def _is_down(body: bytes) -> bool:
-    return not struct.unpack_from("=I", body, 8)[0] & nl.IFF_UP  # ifi_flags
+def _went_down(body: bytes) -> bool:
+    """Was the link up before?  One that is just being made is announced as down, too.
+
+    Source:
+        struct ifinfomsg, linux/rtnetlink.h: ifi_flags, then ifi_change, whose bits are
+        all set in the announcement of a new link.
+    """
+    flags, change = struct.unpack_from("=II", body, 8)
+    return not flags & nl.IFF_UP and bool(change & nl.IFF_UP) and change != _EVERYTHING
 
 
 def _text(body: bytes, header: int, kind: int) -> str:
