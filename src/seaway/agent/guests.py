@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import structlog
-
 from seaway.agent.core import Core
 from seaway.errors import SeawayError
 from seaway.kernel import firewalld, host_firewall, surroundings
 from seaway.kernel.netlink import Netlink
 from seaway.plan.host import plan_host
-
-log = structlog.get_logger()
 
 
 class Neighbours:
@@ -54,7 +50,6 @@ class Neighbours:
         loop = asyncio.get_running_loop()
         for ensure in (host_firewall.ensure, firewalld.ensure):
             for line in await loop.run_in_executor(None, ensure):
-                log.info("firewall_adjusted", command=line)
                 self._core.events.add("firewall_adjusted", "host", command=line)
 
     async def _bridges(self) -> None:
@@ -63,5 +58,4 @@ class Neighbours:
             return
         self._core.host = replace(self._core.host, exit_bridges=found)
         await self._core.kernel.change("host", plan_host(self._core.host))
-        log.info("exit_bridges_changed", bridges=sorted(found))
-        self._core.events.add("exit_bridges_changed", "host", bridges=sorted(found))
+        self._core.events.add("exit_bridges_changed", "host", bridges=", ".join(sorted(found)))
