@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from seaway.errors import AgentUnreachable, SeawayError
+from seaway.kernel import netns
 from tests.support.agent import agent_on, seaway
 from tests.support.conversation import conversation
 from tests.support.netns import ENVIRONMENT, cable, namespaces, wait_until
@@ -159,6 +160,7 @@ def test_a_port_lost_while_the_agent_was_dead_is_told(site):
 def test_a_process_that_ended_meanwhile_is_forgotten(site):
     """A process attached by number, dead while nobody watched, leaves nothing behind."""
     with site.web.started("sleep", "1000") as sleeper:
+        wait_until(lambda: netns.same(netns.of_pid(sleeper.pid), str(site.web.path)))
         body = {"name": "svc", "pid": sleeper.pid, "networks": [{"network": "front"}]}
         site.post("sandboxes", body | {"publish": ["8080:80"]})
         site.kill()
@@ -173,6 +175,7 @@ def test_a_process_that_ended_meanwhile_is_forgotten(site):
 def test_a_process_that_ends_is_detached(site):
     """When the attached process ends, its endpoint, port and name go at once."""
     with site.web.started("sleep", "1000") as sleeper:
+        wait_until(lambda: netns.same(netns.of_pid(sleeper.pid), str(site.web.path)))
         body = {"name": "svc", "pid": sleeper.pid, "networks": [{"network": "front"}]}
         site.post("sandboxes", body | {"publish": ["8080:80"]})
     wait_until(lambda: not site.get("sandboxes"))

@@ -19,7 +19,7 @@ from seaway.agent.requests import (
 from seaway.agent.state import Change
 from seaway.errors import Conflict, InvalidSpec, NotFound, SeawayError
 from seaway.ipam.addresses import allocate, claim
-from seaway.kernel import netns
+from seaway.kernel import netns, surroundings
 from seaway.kernel.processes import start_time
 from seaway.model.names import check_name, mac_for
 from seaway.model.network import Address, Driver, Network
@@ -99,6 +99,11 @@ def _namespace(core: Core, request: SandboxRequest, identity: SandboxId) -> str:
             f"that namespace is attached already, as {other.name!r}: "
             f"use 'seaway network connect NETWORK {other.name}'"
         )
+    if link := surroundings.exit_of(path):
+        raise Conflict(
+            f"that namespace has a default route of its own, by {link}, which would be lost: "
+            "remove it first, or attach what has no network yet"
+        )
     return path
 
 
@@ -123,12 +128,15 @@ def _check_ports_usable(core: Core, request: SandboxRequest, specs: Sequence[Por
 def _endpoints(core: Core, sandbox: Sandbox, requests: Iterable[EndpointRequest]) -> list[Endpoint]:
     """Give *sandbox* an endpoint on each network asked for; commits nothing."""
     made: list[Endpoint] = []
+    # What is attached may have links that are not ours.
+    there = [] if sandbox.made_netns else surroundings.links_in(sandbox.netns)
     for request in requests:
         network = core.state.network(request.network)
         if any(e.network == network.id for e in made):
             raise InvalidSpec(f"network {network.name!r} is named twice")
-        taken = [a.endpoint.ifname for a in core.state.attachments(sandbox.id)]
-        made.append(_endpoint(core, sandbox, network, request, [*taken, *(e.ifname for e in made)]))
+        ours = [a.endpoint.ifname for a in core.state.attachments(sandbox.id)]
+        taken = [*there, *ours, *(e.ifname for e in made)]
+        made.append(_endpoint(core, sandbox, network, request, taken))
     return made
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from seaway.errors import NotFound
 from seaway.ipam.pools import Taken
 from seaway.kernel import netlink as nl
+from seaway.kernel import netns
 from seaway.kernel.observe import links
 from seaway.model.names import GATEWAY_LINK
 from seaway.plan.host import HostFacts
@@ -118,6 +119,22 @@ def require_link(name: str) -> None:
     except OSError:
         what = f"this host has no interface {name!r}: 'ip link' shows those it has"
         raise NotFound(what) from None
+
+
+def links_in(path: str) -> list[str]:
+    """Name the links in the namespace at *path*, whoever made them."""
+    with netns.inside(path):
+        return [name for _, name in socket.if_nameindex()]
+
+
+def exit_of(path: str) -> str:
+    """Name the link of a default route in the namespace at *path* that is not ours; "" for none."""
+    with netns.inside(path), nl.Netlink() as sock:
+        names = dict(socket.if_nameindex())
+        for to, protocol, oif, _ in _routes(sock):
+            if to == "default" and protocol != ROUTE_PROTOCOL:
+                return names.get(oif, "several links")
+    return ""
 
 
 def keep_router_advertisements() -> tuple[str, ...]:
