@@ -49,18 +49,21 @@ class Core:
     cursors: dict[tuple[NetworkId, int], Address] = field(default_factory=dict)
     failures: dict[SandboxId, str] = field(default_factory=dict)
     attached: dict[int, SandboxId] = field(default_factory=dict)
-    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)  # and its users
 
     @contextlib.asynccontextmanager
     async def only_one(self, name: str) -> AsyncIterator[None]:
         """Let one operation at a time work on the object called *name*."""
-        lock = self._locks.setdefault(name, asyncio.Lock())
+        lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
+        self._locks[name] = lock, users + 1
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked():
-                self._locks.pop(name, None)
+            # A lock let go of looks free before the one who waits for it has it: count users.
+            lock, users = self._locks.pop(name)
+            if users > 1:
+                self._locks[name] = lock, users - 1
 
     def netns_path(self, sandbox: SandboxId) -> str:
         """Return where the namespace of a sandbox of our making is kept."""
