@@ -395,17 +395,22 @@ def test_what_is_not_ours_is_left_alone(site):
     assert "10.50.0.3 dev mine lladdr 02:00:00:00:00:03 PERMANENT" in after[3]
 
 
-def test_a_refused_change_deletes_nothing(site):
-    """While something cannot be made, what should go stays; the next plan that works takes it."""
-    web, db = box(site.a, "web", ["8080:80"]), box(site.b, "db")
+def test_a_refused_sandbox_does_not_harm_the_others(site):
+    """What one namespace refuses is reported; everybody else gets what is theirs, and what
+    should go goes."""
+    web, db, bad = box(site.a, "web", ["8080:80"]), box(site.b, "db"), box(site.b, "bad")
     site.put(web, on(web, FRONT, 2))
     site.settle()
 
     site.sandboxes = {}
-    site.put(db, on(db, FRONT, 3, ifname="lo"))
-    with pytest.raises(KernelError):
-        site.settle()
-    assert veth_name(on(web, FRONT, 2).endpoint) in site.host.run("ip -o link")
+    site.put(bad, on(bad, FRONT, 4, ifname="lo"))
+    site.put(db, on(db, FRONT, 3))
+    with pytest.raises(KernelError, match="an interface lo of its own"):
+        site.kernel.audit("the test")
+    found = site.host.run("ip -o link")
+    assert veth_name(on(web, FRONT, 2).endpoint) not in found
+    assert veth_name(on(db, FRONT, 3).endpoint) in found
+    assert "10.77.1.3" in site.b.run("ip -o address show dev eth0")
 
     site.sandboxes = {}
     site.settle()

@@ -131,6 +131,7 @@ class Agent:
             for i, why in self.core.failures.items()
             if i in state.sandboxes
         ]
+        problems += [{"object": path, "error": why} for path, why in kernel.unseen.items()]
         problems += [
             {"object": where, "error": why} for where, why in self.core.names.errors.items()
         ]

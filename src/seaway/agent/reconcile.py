@@ -20,7 +20,7 @@ import structlog
 from seaway.agent.events import Events
 from seaway.errors import SeawayError
 from seaway.kernel import netns, observe
-from seaway.kernel.apply import Applier, only
+from seaway.kernel.apply import Applier, only, places
 from seaway.kernel.messages import is_on_link
 from seaway.plan.diff import Diff, diff
 from seaway.plan.resources import Link, LinkKind, Resource, Ruleset, Sysctl
@@ -31,6 +31,7 @@ Plans = Mapping[str, tuple[Resource, ...]]
 """Everything desired, by the object it is for ("host", "network/<id>", "sandbox/<id>")."""
 
 
+_FAILURES_MAX = 16  # beyond it, waiting longer makes no difference
 _TRIES = 3  # looks that a change may spoil before one is taken with everything else waiting
 
 
@@ -50,6 +51,7 @@ class Reconciler:
         known: Every resource that we believe to stand, by key.
         repairs: How many resources audits had to put right since the start.
         error: Why the last audit failed; "" if it did not.
+        unseen: Namespaces that the last look could not read, and why.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Reconciler:
         self._changes = 0  # counts attempts to change the kernel, so that a look knows of them
         self.repairs = 0
         self.error = ""
+        self.unseen: dict[str, str] = {}
+        self._failures = 0
 
     def close(self) -> None:
         """Let the threads finish."""
@@ -93,14 +97,27 @@ class Reconciler:
             self.known.pop(item.key, None)
         try:
             doomed = self._applier.apply(plan)
-        except SeawayError:
-            self._take_back(plan)
-            self.kick(f"{name}: a change failed")
-            raise
+        except SeawayError as err:
+            await self._try_in_full(name, plan, err)
+            return
         self._remember(name, resources)
         if doomed:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._remover, self._applier.remove_links, doomed)
+
+    async def _try_in_full(self, name: str, plan: Diff, err: SeawayError) -> None:
+        """Somebody may have touched what the step builds on: an audit puts that right as well.
+
+        Raises:
+            SeawayError: *err*, if the audit fails too.
+        """
+        why = f"{name}: a change failed"
+        try:
+            self._put_right(await self.look_aside(), why)
+        except SeawayError:
+            self._take_back(plan)
+            self.kick(why)
+            raise err from None
 
     def _take_back(self, plan: Diff) -> None:
         """Remove the links that a failed plan made inside namespaces: no audit looks for them
@@ -140,8 +157,7 @@ class Reconciler:
 
     def look(self) -> Diff:
         """Compare the kernel with the desired state; changes nothing."""
-        want = self.desired()
-        return diff(want, self._observe(want))
+        return diff(*self._observe(self.desired()))
 
     async def look_aside(self) -> Diff:
         """Do what look() does in a thread, while requests and questions go on being answered.
@@ -152,9 +168,9 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         for _ in range(_TRIES):
             before, want = self._changes, self.desired()
-            have = await loop.run_in_executor(self._looker, self._observe, want)
+            seen = await loop.run_in_executor(self._looker, self._observe, want)
             if before == self._changes:
-                return diff(want, have)
+                return diff(*seen)
         return self.look()
 
     def audit(self, why: str) -> Diff:
@@ -183,13 +199,20 @@ class Reconciler:
             self._events.add("kernel_repaired", "host", **facts)
         return plan
 
-    def _observe(self, want: list[Resource]) -> list[Resource]:
+    def _observe(self, want: list[Resource]) -> tuple[list[Resource], list[Resource]]:
+        """Return what can be had now, and what there is.
+
+        A namespace that cannot be read is left out of both: whoever lives in it
+        must not keep the rest of the host from being put right.
+        """
         listing, have = self._eyes.see()
         have += observe.kept_netns(self._netns_dir)
         have += observe.sysctls(only(Sysctl, want))
         if listing and observe.chains(listing) == self._rules_seen:
             have += only(Ruleset, want)
-        return _mark_lost(want, have + _inside(want))
+        inside, self.unseen = _inside(want)
+        want = [item for item in want if not places(item) & self.unseen.keys()]
+        return want, _mark_lost(want, have + inside)
 
     # -- when --------------------------------------------------------------------------------
 
@@ -202,7 +225,9 @@ class Reconciler:
         """Audit when kicked and on a timer, until cancelled."""
         pace = pace or Pace()
         while True:
-            wait = pace.retry if self.error else pace.resync
+            wait = pace.resync
+            if self._failures:
+                wait = min(pace.retry * 2 ** (self._failures - 1), pace.resync)
             try:
                 async with asyncio.timeout(wait):
                     await self._kicked.wait()
@@ -222,10 +247,16 @@ class Reconciler:
     def _noting_failure(self, why: str) -> Iterator[None]:
         try:
             yield
-            self.error = ""
         except SeawayError as err:
             self.error = str(err)
-            log.warning("audit_failed", why=why, error=str(err))
+        except Exception as err:
+            self.error = f"{type(err).__name__}: {err}"
+            log.exception("audit_crashed", why=why)
+        else:
+            self.error, self._failures = "", 0
+            return
+        self._failures = min(self._failures + 1, _FAILURES_MAX)
+        log.warning("audit_failed", why=why, error=self.error)
 
 
 def _made(plan: Diff) -> list[Resource]:
@@ -243,12 +274,17 @@ def _spaces(want: Iterable[Resource]) -> dict[str, set[str]]:
     return spaces
 
 
-def _inside(want: Iterable[Resource]) -> list[Resource]:
+def _inside(want: Iterable[Resource]) -> tuple[list[Resource], dict[str, str]]:
+    """Read the namespaces that *want* reaches into; returns those that could not be read, too."""
     have: list[Resource] = []
+    unseen: dict[str, str] = {}
     for path, names in _spaces(want).items():
-        if netns.exists(path):
-            have += observe.inside(path, names)
-    return have
+        try:
+            if netns.exists(path):
+                have += observe.inside(path, names)
+        except SeawayError as err:
+            unseen[path] = str(err)
+    return have, unseen
 
 
 def _mark_lost(want: list[Resource], have: list[Resource]) -> list[Resource]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
@@ -34,7 +35,7 @@ from seaway.kernel.messages import (
     set_up,
 )
 from seaway.kernel.nft import Nft
-from seaway.kernel.surroundings import require_link
+from seaway.kernel.surroundings import local_addresses, require_link
 from seaway.model.network import Address
 from seaway.plan.diff import Diff
 from seaway.plan.resources import (
@@ -90,8 +91,11 @@ def element_text(verb: str, elements: Iterable[Element]) -> str:
     return "\n".join(_element_lines(verb, elements))
 
 
-Backends = dict[int, tuple[Address, int] | None]
-"""Host port -> who answers there now, None for nobody."""
+Place = tuple[Address | None, int]
+"""Host address, None for all of the host's, and port: where clients send to."""
+
+Backends = dict[Place, tuple[Address, int] | None]
+"""Who answers there now, None for nobody."""
 
 
 def moved_udp_ports(plan: Diff) -> dict[int, Backends]:
@@ -107,13 +111,24 @@ def moved_udp_ports(plan: Diff) -> dict[int, Backends]:
 
 
 def _note_backends(moved: Backends, e: Element, *, stands: bool) -> None:
-    first, _, last = e.match[-1].partition("-")
+    *where, _udp, span = e.match
+    here = ip_address(where[0]) if where and "/" not in where[0] else None
+    first, _, last = span.partition("-")
     for port in range(int(first), int(last or first) + 1):
         inner = int(e.value[1]) if len(e.value) > 1 else port
-        moved[port] = (ip_address(e.value[0]), inner) if stands else None
+        moved[here, port] = (ip_address(e.value[0]), inner) if stands else None
 
 
 # -- carrying out -------------------------------------------------------------------------
+
+
+def _has_moved(flow: conntrack.Flow, moved: Backends, ours: Container[Address]) -> bool:
+    """Was it sent to one of *moved*, and is it answered by somebody else than should be?"""
+    address, port = flow.to
+    for place in (flow.to, (None, port)):
+        if place in moved and (place[0] is not None or address in ours):
+            return moved[place] != flow.answered_by
+    return False
 
 
 class Applier:
@@ -149,28 +164,32 @@ class Applier:
             now nothing passes them any more, since their elements have gone.
 
         Raises:
-            KernelError: The first refusal.  Deletions are skipped then; the
-                caller looks at the kernel again and tries anew.
+            SeawayError: The first refusal.  Everything else has been tried: what
+                one sandbox's namespace holds must not keep the others from theirs.
         """
         made = [*plan.create, *(new for _, new in plan.change)]
+        refused = _Refused()
         for item in only(Netns, made):
-            netns.create(item.path)
+            with refused.noted(item.path):
+                netns.create(item.path)
         if text := nft_text(plan):
             self._run_nft(text, made)
         for setting in only(Sysctl, made):
-            write_sysctl(setting)
-        self._host(plan)
-        refusals: list[SeawayError] = []
+            with refused.noted(setting.netns):
+                write_sysctl(setting)
+        missing = self._host(plan, refused)
         for path in dict.fromkeys(_place(item) for item in made):
             if path:
-                try:
-                    self._inside(path, [item for item in made if _place(item) == path])
-                except SeawayError as err:
-                    refusals.append(err)  # one sandbox must not keep the others from theirs
-        if refusals:
-            raise refusals[0]
-        doomed = self._delete(plan.delete)
+                here = [i for i in made if _place(i) == path and (path, _link(i)) not in missing]
+                with refused.noted(path):
+                    self._inside(path, here)
+        # What a sandbox could not be given may be what replaces something: it keeps what it has.
+        gone = tuple(item for item in plan.delete if not places(item) & refused.keys())
+        doomed = self._delete(gone, refused)
         self._cut_udp(plan)
+        if refused:
+            self.remove_links(doomed)
+            raise next(iter(refused.values()))
         return doomed
 
     def remove_links(self, names: Iterable[str]) -> None:
@@ -179,11 +198,16 @@ class Applier:
             self._remover.batch([delete_link(name) for name in names])
 
     def _cut_udp(self, plan: Diff) -> None:
-        """Give flows to UDP ports that changed hands a new start."""
+        """Give flows to UDP ports that changed hands a new start, and no others."""
         for version, moved in moved_udp_ports(plan).items():
-            flows = conntrack.udp_flows(self.conntrack, version)
-            stale = (f for f in flows if f.to_port in moved and f.answered_by != moved[f.to_port])
-            conntrack.cut(self.conntrack, stale)
+            ours = local_addresses(self.netlink)
+            for port in {port for _, port in moved}:
+                stale = [
+                    flow
+                    for flow in conntrack.udp_flows(self.conntrack, version, port)
+                    if _has_moved(flow, moved, ours)
+                ]
+                conntrack.cut(self.conntrack, stale)
 
     def _run_nft(self, text: str, made: list[Resource]) -> None:
         try:
@@ -197,21 +221,27 @@ class Applier:
             rules = only(Ruleset, made)[0].text
             self.nft.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n{rules}")
 
-    def _host(self, plan: Diff) -> None:
-        self._change_links(plan)
+    def _host(self, plan: Diff, refused: _Refused) -> set[tuple[str, str]]:
+        """Do the host's own part; returns links, as (namespace, name), that could not be made."""
+        with refused.noted(""):
+            self._change_links(plan)
         fresh = [link for link in only(Link, plan.create) if link.kind is not LinkKind.MACVLAN]
         fresh += [new for old, new in _link_changes(plan) if old.kind is not new.kind]
-        for link in fresh:
-            self._create_link(link)
-        made = [*plan.create, *(new for _, new in plan.change)]
+        missing: set[tuple[str, str]] = set()
         index = _Indexes()
-        batch = index.messages(item for item in made if _place(item) == "")
-        batch[:0] = [
-            m
-            for link in fresh
-            for m in (configure(index[link.name], link), set_up(index[link.name], link.name))
-        ]
-        self.netlink.batch(batch)
+        batch: list[nl.Message] = []
+        for link in fresh:
+            ends = {("", link.name), (link.peer_netns, link.peer_name)}
+            missing |= ends
+            with refused.noted(link.peer_netns):
+                self._create_link(link)
+                batch += [configure(index[link.name], link), set_up(index[link.name], link.name)]
+                missing -= ends
+        made = [*plan.create, *(new for _, new in plan.change)]
+        here = [i for i in made if _place(i) == "" and ("", _link(i)) not in missing]
+        with refused.noted(""):
+            self.netlink.batch([*batch, *index.messages(here)])
+        return missing
 
     def _change_links(self, plan: Diff) -> None:
         batch: list[nl.Message] = []
@@ -235,6 +265,12 @@ class Applier:
         finally:
             if target >= 0:
                 os.close(target)
+        try:
+            socket.if_nametoindex(link.name)
+        except OSError:
+            # "exists already" is success where it is ours, but it was the other end's name.
+            what = f"{link.peer_netns} has an interface {link.peer_name} of its own"
+            raise from_errno("create link", link.name, errno.EEXIST, what) from None
 
     def _macvlan(self, link: Link) -> None:
         """Made from the host, where its parent is, straight into the target namespace."""
@@ -261,7 +297,7 @@ class Applier:
             batch += [set_up(index[name], name) for name in names if name != "lo"]
             sock.batch([*batch, *index.messages(items)])
 
-    def _delete(self, gone: tuple[Resource, ...]) -> tuple[str, ...]:
+    def _delete(self, gone: tuple[Resource, ...], refused: _Refused) -> tuple[str, ...]:
         links = only(Link, gone)
         dead = {(link.netns, link.name) for link in links}
         dead |= {(link.peer_netns, link.peer_name) for link in links if link.peer_netns}
@@ -275,7 +311,8 @@ class Applier:
                 by_place.setdefault(link.netns, []).append(link)
         for path, items in by_place.items():
             if path not in spaces:
-                self._delete_in(path, items)
+                with refused.noted(path):
+                    self._delete_in(path, items)
         for space in spaces:
             netns.remove(space)
         return tuple(link.name for link in links if not link.netns)
@@ -289,6 +326,18 @@ class Applier:
                 sock.batch([*batch, *index.messages(items, delete=True)])
         except NotFound:
             return
+
+
+class _Refused(dict[str, SeawayError]):
+    """The first refusal by place: "" for the host, or the namespace it was about."""
+
+    @contextmanager
+    def noted(self, place: str) -> Iterator[None]:
+        """Note a refusal and go on: what others need does not depend on it."""
+        try:
+            yield
+        except SeawayError as err:
+            self.setdefault(place, err)
 
 
 class _Indexes(dict[str, int]):
@@ -324,6 +373,20 @@ class _Indexes(dict[str, int]):
 
 
 _ORDER = {LinkAddress: 0, Neighbour: 1, Route: 2}
+
+
+def places(item: Resource) -> set[str]:
+    """Return the namespaces whose sandbox an item belongs to; none for what is the host's."""
+    if isinstance(item, Netns):
+        return {item.path}
+    other = item.peer_netns if isinstance(item, Link) else ""
+    return {_place(item), other} - {""}
+
+
+def _link(item: Resource) -> str:
+    if isinstance(item, Link):
+        return item.name
+    return item.link if is_on_link(item) else ""
 
 
 def _place(item: Resource) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from seaway.errors import from_errno
+from seaway.errors import KernelError, from_errno
 from seaway.kernel import netlink as nl
 
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK; IPCTNL_MSG_CT_GET, _DELETE
@@ -29,51 +29,70 @@ class Flow:
     """One tracked UDP flow.
 
     Attributes:
-        to_port: Port its first packet was sent to, before any translation.
+        to: Address and port its first packet was sent to, before any translation.
         answered_by: Address and port that answers, after translation.
         original: The packed original tuple, which names the entry.
         id: The entry's own number, so that a newer one with the same tuple is spared.
     """
 
     version: int
-    to_port: int
+    to: tuple[IPv4Address | IPv6Address, int]
     answered_by: tuple[IPv4Address | IPv6Address, int]
     original: bytes
     id: bytes
 
 
-def _tuple(data: bytes) -> tuple[bytes, int, int, int]:
-    """Return (source address, protocol, source port, destination port)."""
-    source, proto, sport, dport = b"", 0, 0, 0
-    for kind, part in nl.attrs(data):
-        inner = dict(nl.attrs(part))
-        if kind == 1:  # CTA_TUPLE_IP: 1 source of IPv4, 3 of IPv6
-            source = inner.get(1, inner.get(3, b""))
-        elif kind == 2:  # CTA_TUPLE_PROTO
-            proto = inner.get(1, b"\0")[0]
-            sport = int.from_bytes(inner.get(2, b"\0\0")[:2])
-            dport = int.from_bytes(inner.get(3, b"\0\0")[:2])
-    return source, proto, sport, dport
+_Side = tuple[IPv4Address | IPv6Address, int]
 
 
-def udp_flows(sock: nl.Netlink, version: int) -> Iterator[Flow]:
-    """List the UDP flows of one IP version in the socket's namespace."""
+def _tuple(data: bytes) -> tuple[int, _Side, _Side]:
+    """Return the protocol, and (address, port) of source and destination."""
+    found = dict(nl.attrs(data))
+    ip, proto = dict(nl.attrs(found[1])), dict(nl.attrs(found[2]))  # CTA_TUPLE_IP, _PROTO
+    v4 = 1 in ip  # CTA_IP_V4_SRC, _V4_DST are 1 and 2; of IPv6 3 and 4
+    source, destination = (ip_address(ip[1 if v4 else 3]), ip_address(ip[2 if v4 else 4]))
+    sport, dport = (int.from_bytes(proto.get(kind, b"")[:2]) for kind in (2, 3))
+    return proto[1][0], (source, sport), (destination, dport)
+
+
+def udp_flows(sock: nl.Netlink, version: int, port: int | None = None) -> Iterator[Flow]:
+    """List the UDP flows of one IP version in the socket's namespace.
+
+    Args:
+        port: Only flows to this port; the kernel picks them out (since 5.8).
+    """
     family = socket.AF_INET if version == 4 else socket.AF_INET6
-    for body in sock.dump(_GET, struct.pack("=BBH", family, 0, 0)):
+    request = struct.pack("=BBH", family, 0, 0)
+    try:
+        bodies = list(sock.dump(_GET, request + (_only_to(port) if port is not None else b"")))
+    except KernelError as err:
+        if port is None or err.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        bodies = list(sock.dump(_GET, request))
+    for body in bodies:
         found = dict(nl.attrs(body[4:]))
         if _TUPLE_ORIG not in found or _TUPLE_REPLY not in found:
             continue
-        _, proto, _, to_port = _tuple(found[_TUPLE_ORIG])
-        if proto != _UDP:
+        proto, _, to = _tuple(found[_TUPLE_ORIG])
+        if proto != _UDP or (port is not None and to[1] != port):
             continue
-        answerer, _, port, _ = _tuple(found[_TUPLE_REPLY])
         yield Flow(
             version=version,
-            to_port=to_port,
-            answered_by=(ip_address(answerer), port),
+            to=to,
+            answered_by=_tuple(found[_TUPLE_REPLY])[1],
             original=found[_TUPLE_ORIG],
             id=found.get(_ID, b""),
         )
+
+
+def _only_to(port: int) -> bytes:
+    """Pack a filter: UDP, and this destination port of the first packet."""
+    nested = 0x8000  # NLA_F_NESTED
+    proto = nl.attr(1, bytes([_UDP])) + nl.attr(3, port.to_bytes(2))  # CTA_PROTO_NUM, _DST_PORT
+    wanted = nl.attr(_TUPLE_ORIG | nested, nl.attr(2 | nested, proto))
+    # CTA_FILTER { CTA_FILTER_ORIG_FLAGS }: CTA_FILTER_F_CTA_PROTO_NUM and _DST_PORT,
+    # net/netfilter/nf_internals.h
+    return wanted + nl.attr(25 | nested, nl.attr_u32(1, 1 << 3 | 1 << 5) + nl.attr_u32(2, 0))
 
 
 def cut(sock: nl.Netlink, flows: Iterable[Flow]) -> int:
@@ -84,9 +103,7 @@ def cut(sock: nl.Netlink, flows: Iterable[Flow]) -> int:
         body = struct.pack("=BBH", family, 0, 0)
         body += nl.attr(_TUPLE_ORIG | 0x8000, flow.original)  # NLA_F_NESTED
         body += nl.attr(_ID, flow.id) if flow.id else b""
-        messages.append(
-            nl.Message(_DELETE, 0, body, "cut flow to port", str(flow.to_port), nl.GONE)
-        )
+        messages.append(nl.Message(_DELETE, 0, body, "cut flow to port", str(flow.to[1]), nl.GONE))
     sock.batch(messages)
     return len(messages)
 

@@ -36,7 +36,7 @@ _NUD_PERMANENT = 0x80
 _RTN = {RouteKind.UNICAST: 1, RouteKind.LOCAL: 2, RouteKind.UNREACHABLE: 7}
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
 _MACVLAN_MODE = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}  # if_link.h
-_RP_FILTER, _ROUTE_LOCALNET = 8, 26  # IPV4_DEVCONF_*, include/uapi/linux/ip.h
+_FORWARDING, _RP_FILTER, _ROUTE_LOCALNET = 1, 8, 26  # IPV4_DEVCONF_*, include/uapi/linux/ip.h
 
 
 def _ifinfo(index: int = 0, up: int = 0) -> bytes:
@@ -103,10 +103,12 @@ def configure(index: int, link: Link) -> nl.Message:
     drops what comes in on a link without addresses, if the way back is another link
     (__fib_validate_source, net/ipv4/fib_frontend.c), as for a container on two networks.
     """
-    v6 = nl.attr(10, nl.attr(8, b"\1"))  # AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none }
-    v4 = b""
+    v6 = v4 = b""
+    if link.ipv6:
+        v6 = nl.attr(10, nl.attr(8, b"\1"))  # AF_INET6 { IFLA_INET6_ADDR_GEN_MODE: none }
     if link.localnet:
-        settings = nl.attr_u32(_ROUTE_LOCALNET, 1) + nl.attr_u32(_RP_FILTER, 0)
+        settings = nl.attr_u32(_FORWARDING, 1)  # whatever the host's default for new links is
+        settings += nl.attr_u32(_ROUTE_LOCALNET, 1) + nl.attr_u32(_RP_FILTER, 0)
         v4 = nl.attr(2, nl.attr(1, settings))  # AF_INET { IFLA_INET_CONF }
     return nl.Message(
         nl.RTM_NEWLINK, 0, _ifinfo(index) + nl.attr(26, v4 + v6), "configure", link.name

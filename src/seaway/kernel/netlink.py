@@ -34,6 +34,8 @@ IFF_UP = 0x1
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seq, port
 _RECEIVE = 1 << 18  # bytes; the kernel fills at most 32 KiB a datagram in a dump
 _SO_RCVBUFFORCE = 33  # socket(7): beyond rmem_max, with CAP_NET_ADMIN
+_UNREAD_MAX = 128  # requests before their answers are read: 768 bytes each in the receive buffer
+_PATIENCE = 10.0  # seconds; the kernel answers at once, or has lost the answer
 _SEND_MAX = 1 << 16  # bytes in one sendmsg; above it a batch is cut into several
 
 
@@ -95,7 +97,8 @@ class Netlink:
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
             )
         self._sock.bind((0, 0))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._sock.settimeout(_PATIENCE)
+        _enlarge(self._sock, 1 << 20)
         self.port: int = self._sock.getsockname()[0]
         self._seq = 0
 
@@ -121,7 +124,7 @@ class Netlink:
         failed: list[tuple[Message, int]] = []
         out = bytearray()
         for message in messages:
-            if len(out) + len(message.body) > _SEND_MAX:
+            if len(waiting) >= _UNREAD_MAX or len(out) + len(message.body) > _SEND_MAX:
                 self._flush(out, waiting, failed)
             self._seq += 1
             waiting[self._seq] = message
@@ -137,7 +140,7 @@ class Netlink:
         self, out: bytearray, waiting: dict[int, Message], failed: list[tuple[Message, int]]
     ) -> None:
         if out:
-            self._sock.send(out)
+            self._send(out)
             out.clear()
         while waiting:
             for kind, _, seq, body in self._receive():
@@ -167,7 +170,7 @@ class Netlink:
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._seq += 1
         header = _HEADER.pack(16 + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, self._seq, 0)
-        self._sock.send(header + body)
+        self._send(header + body)
         found: list[bytes] = []
         whole = True
         while True:
@@ -182,8 +185,18 @@ class Netlink:
                     raise from_errno("dump", f"netlink type {kind}", code)
                 found.append(payload)
 
+    def _send(self, data: bytes | bytearray) -> None:
+        try:
+            self._sock.send(data)
+        except OSError as err:
+            raise from_errno("send to", "netlink", err.errno or errno.EIO) from None
+
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
-        return split(self._sock.recv(_RECEIVE))
+        try:
+            return split(self._sock.recv(_RECEIVE))
+        except OSError as err:
+            # ENOBUFS: answers were lost.  A time-out, which has no number, likewise.
+            raise from_errno("hear from", "netlink", err.errno or errno.ETIMEDOUT) from None
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -195,6 +208,14 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             return
         yield kind, flags, seq, data[at + 16 : at + length]
         at += (length + 3) & ~3
+
+
+def _enlarge(sock: socket.socket, size: int) -> None:
+    """Make the receive buffer hold *size* bytes, beyond rmem_max where we may."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+    except PermissionError:  # in a user namespace
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def subscribe(family: int, groups: Iterable[int]) -> socket.socket:
@@ -209,7 +230,7 @@ def subscribe(family: int, groups: Iterable[int]) -> socket.socket:
     )
     sock.bind((0, 0))
     # One transaction of ours can announce thousands of elements before we read the first.
-    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 25)
+    _enlarge(sock, 1 << 25)
     for group in groups:
         sock.setsockopt(270, 1, group)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP: netlink(7)
     return sock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,8 +87,11 @@ def create(path: str) -> None:
     """
     if exists(path):
         return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).touch(mode=0o444)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch(mode=0o444)
+    except OSError as err:
+        raise from_errno("keep netns at", path, err.errno or errno.EIO) from None
     home = os.open(_HOME, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _check(_libc.unshare(CLONE_NEWNET), "create netns", path)

@@ -60,7 +60,7 @@ class SeenLink:
         self.mtu = self.master = 0
         for kind, data in nl.attrs(body[16:]):
             if kind == 3:  # IFLA_IFNAME
-                self.name = data[:-1].decode()
+                self.name = data[:-1].decode(errors="replace")  # any bytes may name a link
             elif kind == 4:  # IFLA_MTU
                 self.mtu = struct.unpack("=I", data)[0]
             elif kind == 10:  # IFLA_MASTER
@@ -70,9 +70,7 @@ class SeenLink:
             elif kind == 20:  # IFLA_IFALIAS
                 self.alias = data.rstrip(b"\0").decode(errors="replace")
             elif kind == 18:  # IFLA_LINKINFO
-                self.kind = next(
-                    (d.rstrip(b"\0").decode() for k, d in nl.attrs(data) if k == 1), ""
-                )
+                self.kind = dict(nl.attrs(data)).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def links(sock: nl.Netlink) -> list[SeenLink]:

@@ -15,6 +15,7 @@ from seaway.kernel import netlink as nl
 from seaway.kernel import netns
 from seaway.kernel.observe import links
 from seaway.model.names import GATEWAY_LINK
+from seaway.model.network import Address
 from seaway.plan.host import HostFacts
 from seaway.plan.resources import LOCAL_TABLE, ROUTE_PROTOCOL
 
@@ -33,9 +34,13 @@ def facts(sock: nl.Netlink) -> HostFacts:
 
 def has_ipv6() -> bool:
     """Does this namespace speak IPv6?"""
-    switch = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+    conf = Path("/proc/sys/net/ipv6/conf")
     try:
-        return switch.read_text().strip() == "0"
+        # "all" is about the links there are, "default" about those we are going to make.
+        return all(
+            (conf / which / "disable_ipv6").read_text().strip() == "0"
+            for which in ("all", "default")
+        )
     except OSError:
         return False
 
@@ -110,6 +115,17 @@ def _resolvers(path: Path) -> Iterator[Taken]:
                 address = ip_address(words[1].split("%")[0])
                 if not address.is_loopback:
                     yield Taken(prefix=ip_network(address), by="a name server of this host")
+
+
+def local_addresses(sock: nl.Netlink) -> set[Address]:
+    """List every address of this host."""
+    found: set[Address] = set()
+    for body in sock.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+        parts = dict(nl.attrs(body[8:]))
+        raw = parts.get(2, parts.get(1))  # IFA_LOCAL, else IFA_ADDRESS
+        if raw:
+            found.add(ip_address(raw))
+    return found
 
 
 def require_link(name: str) -> None:

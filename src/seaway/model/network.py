@@ -34,6 +34,9 @@ OPTIONS = {
 }
 """The ``-o`` keys each driver understands."""
 
+IPV6_MTU_MIN = 1280
+"""Bytes; a link that carries less has no IPv6 (RFC 8200 section 5)."""
+
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 """How macvlans on one parent see each other (ip-link(8)); the first is the default."""
 
@@ -120,6 +123,8 @@ class Network:
             raise InvalidSpec("a macvlan network needs its parent interface: add -o parent=eth0")
         if "mtu" in self.options and not 68 <= self.mtu <= 65535:
             raise InvalidSpec(f"mtu {self.options['mtu']} is not a number from 68 to 65535")
+        if 0 < self.mtu < IPV6_MTU_MIN and self.subnet(6) is not None:
+            raise InvalidSpec(f"IPv6 needs an mtu of {IPV6_MTU_MIN}: raise it or add --ipv6=false")
         if self.options.get("mode", "bridge") not in MACVLAN_MODES:
             raise InvalidSpec(f"macvlan mode is one of {', '.join(MACVLAN_MODES)}")
         if self.options.get("masquerade", "true") not in ("true", "false"):

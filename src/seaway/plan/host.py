@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from seaway.model.names import GATEWAY_LINK
+from seaway.model.network import IPV6_MTU_MIN
 from seaway.plan.resources import Element, Link, LinkKind, Resource, Sysctl
 from seaway.plan.ruleset import EXIT_BRIDGES, ruleset
 
@@ -41,6 +42,7 @@ def plan_host(host: HostFacts) -> tuple[Resource, ...]:
             kind=LinkKind.BRIDGE,  # never has a port: it only carries addresses
             mac=GATEWAY_MAC,
             mtu=host.mtu,
+            ipv6=host.ipv6 and host.mtu >= IPV6_MTU_MIN,
             reason="holds every network's gateway address",
         ),
     ]

@@ -75,6 +75,7 @@ class Link:
         peer_netns, peer_name, peer_mac: Where a veth's other end is made.
             They are not compared: from the host side they cannot be seen.
         parent, mode: Lower link and mode of a macvlan.
+        ipv6: Set its IPv6 up as well; impossible below an MTU of 1280 (RFC 8200 section 5).
         localnet: Deliver 127.0.0.0/8 through this link (route_localnet), which
             replies to 127.0.0.1 need; only ever set on links whose sources we check.
     """
@@ -90,6 +91,7 @@ class Link:
     peer_mac: str = field(default="", compare=False)
     parent: str = field(default="", compare=False)
     mode: str = field(default="", compare=False)
+    ipv6: bool = field(default=True, compare=False)
     localnet: bool = field(default=False, compare=False)
     reason: str = field(default="", compare=False)
 

@@ -89,8 +89,8 @@ chain forward {
 }
 chain to_endpoint {
     ct state invalid counter name "drop_invalid" drop
-    ip saddr . ip daddr @same_network4 accept
-    ip6 saddr . ip6 daddr @same_network6 accept
+    iifname "@veth@*" ip saddr . ip daddr @same_network4 accept
+    iifname "@veth@*" ip6 saddr . ip6 daddr @same_network6 accept
     ip saddr @internal4 counter name "drop_internal" drop
     ip daddr @internal4 counter name "drop_internal" drop
     ip6 saddr @internal6 counter name "drop_internal" drop

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from seaway.model.names import VETH_PREFIX, ifname
-from seaway.model.network import Address, Driver, Network
+from seaway.model.network import IPV6_MTU_MIN, Address, Driver, Network
 from seaway.model.sandbox import Endpoint, Sandbox
 from seaway.plan.host import GATEWAY_MAC, HostFacts
 from seaway.plan.ports import plan_ports
@@ -131,6 +131,7 @@ def _link(sandbox: Sandbox, item: Attachment, host: HostFacts) -> Iterator[Resou
         peer_netns=sandbox.netns,
         peer_name=endpoint.ifname,
         peer_mac=endpoint.mac,
+        ipv6=host.ipv6 and (network.mtu or host.mtu) >= IPV6_MTU_MIN,
         localnet=True,
         reason=why,
     )
