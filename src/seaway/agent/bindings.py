@@ -8,6 +8,7 @@ that no client is ever connected to nobody.
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 from collections.abc import Iterable
@@ -153,7 +154,13 @@ class Bindings:
             for held in self._held.values():
                 if any(overlapping(p, wanted) for p in held.ports):
                     return _clash(spec.protocol, port, held)
-            return Conflict(_taken(spec.protocol, port, holder(spec.protocol, spec.host_ip, port)))
+            who = holder(spec.protocol, spec.host_ip, port)
+            if f"(pid {os.getpid()})" in who:
+                return Conflict(
+                    f"host port {port}/{spec.protocol} is Seaway's own on the networks' gateways, "
+                    f"where it answers names: publish on one address, as in -p 192.0.2.1:{port}:{port}"
+                )
+            return Conflict(_taken(spec.protocol, port, who))
         if err.errno == errno.EADDRNOTAVAIL:
             return InvalidSpec(
                 f"{spec.host_ip} is not an address of this host: 'ip address' shows those it has"

@@ -46,16 +46,21 @@ class Neighbours:
                 continue
 
     async def _look(self) -> None:
-        await self._bridges()
+        await self._facts()
         loop = asyncio.get_running_loop()
         for ensure in (host_firewall.ensure, firewalld.ensure):
             for line in await loop.run_in_executor(None, ensure):
                 self._core.events.add("firewall_adjusted", "host", command=line)
 
-    async def _bridges(self) -> None:
-        found = surroundings.exit_bridges(self._netlink)
-        if found == self._core.host.exit_bridges:
-            return
-        self._core.host = replace(self._core.host, exit_bridges=found)
-        await self._core.kernel.change("host", plan_host(self._core.host))
-        self._core.events.add("exit_bridges_changed", "host", bridges=", ".join(sorted(found)))
+    async def _facts(self) -> None:
+        """At boot the agent starts before the network is up; later there may come a VPN."""
+        before, now = self._core.host, surroundings.facts(self._netlink)
+        if now.exit_bridges != before.exit_bridges:
+            self._core.host = replace(self._core.host, exit_bridges=now.exit_bridges)
+            await self._core.kernel.change("host", plan_host(self._core.host))
+            bridges = ", ".join(sorted(now.exit_bridges))
+            self._core.events.add("exit_bridges_changed", "host", bridges=bridges)
+        if now.mtu != before.mtu:
+            self._core.host = replace(self._core.host, mtu=now.mtu)
+            self._core.kernel.kick("the way out takes packets of another size")
+            self._core.events.add("mtu_changed", "host", before=before.mtu, now=now.mtu)
