@@ -158,7 +158,7 @@ class Bindings:
             if f"(pid {os.getpid()})" in who:
                 return Conflict(
                     f"host port {port}/{spec.protocol} is Seaway's own on the networks' gateways, "
-                    f"where it answers names: publish on one address, as in -p 192.0.2.1:{port}:{port}"
+                    f"for names: publish on one address, as in -p 192.0.2.1:{port}:{port}"
                 )
             return Conflict(_taken(spec.protocol, port, who))
         if err.errno == errno.EADDRNOTAVAIL:
