@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import replace
 
+from seaway.agent.core import reachable
+from seaway.kernel import netns
+from seaway.kernel.processes import start_time
 from tests.support.core import MemoryStore, bare_core
+from tests.support.model import sandbox
 
 
 def test_one_at_a_time_whoever_comes_when():
@@ -32,3 +38,16 @@ def test_one_at_a_time_whoever_comes_when():
 
     assert 1 == worst
     assert {} == core._locks
+
+
+def test_a_number_given_to_another_process_opens_nothing(monkeypatch):
+    """The namespace is a sandbox's only while its process lives, and never if it is ours."""
+    pid = os.getpid()
+    web = sandbox("web", netns=netns.of_pid(pid), made_netns=False, pid=pid)
+    web = replace(web, started=start_time(pid))
+
+    assert not reachable(web), "this is the namespace that we are in"
+    monkeypatch.setattr(netns, "same", lambda _a, _b: False)
+    assert reachable(web)
+    assert not reachable(replace(web, started=web.started - 1)), "the number is another's"
+    assert reachable(replace(web, made_netns=True))

@@ -18,6 +18,7 @@ from seaway.agent.reconcile import Plans, Reconciler
 from seaway.agent.state import State
 from seaway.ipam.pools import Taken, site_prefix
 from seaway.kernel import netns
+from seaway.kernel.processes import alive
 from seaway.model.network import Address, NetworkId
 from seaway.model.sandbox import Phase, Sandbox, SandboxId
 from seaway.plan.host import HostFacts, plan_host
@@ -99,8 +100,16 @@ class Core:
 
 
 def reachable(sandbox: Sandbox) -> bool:
-    """Can its namespace be entered, or be made?"""
-    return sandbox.made_netns or netns.exists(sandbox.netns)
+    """Can its namespace be entered, or be made?
+
+    Never if it is somebody else's by now: /proc/NUMBER/ns/net opens whatever process has that
+    number today, and a named file may have been made to show the host's own namespace.
+    """
+    if sandbox.made_netns:
+        return True
+    if sandbox.pid and not alive(sandbox.pid, sandbox.started):
+        return False
+    return netns.exists(sandbox.netns) and not netns.same(sandbox.netns, "/proc/self/ns/net")
 
 
 def serves(sandbox: Sandbox) -> bool:
