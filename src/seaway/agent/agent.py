@@ -53,7 +53,6 @@ class Agent:
         self._applier = Applier()
         facts = surroundings.facts(self._applier.netlink)
         events = Events()
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         state = State(SqliteStore(settings.state_dir / "state.db"))
         resolvers = HostResolvers()
         forwarder = Forwarder(resolvers)
