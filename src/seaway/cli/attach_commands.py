@@ -20,7 +20,9 @@ def attach(parsed: Parsed, _words: object) -> int:
     if target.isascii() and target.isdigit():
         request["pid"] = int(target)
     elif "/" in target:
-        request["netns"] = os.path.realpath(target)
+        # The last part stays: in /proc/PID/ns it is a link that leads nowhere by name.
+        folder, name = os.path.split(target)
+        request["netns"] = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
     else:
         # A bare name is what `ip netns` calls a namespace.
         request["netns"] = f"/run/netns/{target}"
