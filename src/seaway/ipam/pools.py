@@ -29,6 +29,21 @@ class Taken:
     by: str
 
 
+SPECIAL: Final = tuple(
+    Taken(prefix=ip_network(text), by=by)
+    for text, by in (
+        ("0.0.0.0/8", "which stands for no host"),
+        ("127.0.0.0/8", "every host's own loopback"),
+        ("169.254.0.0/16", "the link-local addresses"),
+        ("224.0.0.0/4", "the multicast addresses"),
+        ("::/127", "every host's own loopback"),
+        ("fe80::/10", "the link-local addresses"),
+        ("ff00::/8", "the multicast addresses"),
+    )
+)
+"""Ranges that no network can have.  Source: IANA's special-purpose address registries, RFC 6890."""
+
+
 def overlap(wanted: Prefix, taken: Iterable[Taken]) -> Taken | None:
     """Return the first of *taken* that shares an address with *wanted*."""
     return next((t for t in taken if _overlaps(wanted, t.prefix)), None)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 
 from seaway.errors import InvalidSpec
-from seaway.ipam.pools import Taken, check_free, free_v4, free_v6, gateway_of
+from seaway.ipam.addresses import first_and_last
+from seaway.ipam.pools import SPECIAL, Taken, check_free, free_v4, free_v6, gateway_of
 from seaway.model.network import Address, Driver, Prefix, Subnet
 
 
@@ -50,9 +51,9 @@ def assemble(wanted: Wanted, site: IPv6Network, taken: Collection[Taken]) -> tup
         if wanted.driver is Driver.MACVLAN:
             continue  # its subnet is the wire's: nothing to invent
         prefixes.append(free_v4(taken) if version == 4 else free_v6(site, wanted.name, taken))
-    if wanted.driver is not Driver.MACVLAN:
-        for prefix in wanted.subnets:
-            check_free(prefix, taken)
+    for prefix in wanted.subnets:
+        # A macvlan's subnet is the wire's, which the host itself has a route to.
+        check_free(prefix, SPECIAL if wanted.driver is Driver.MACVLAN else [*SPECIAL, *taken])
     if not prefixes:
         raise InvalidSpec("a macvlan network needs the wire's subnet: add --subnet and --gateway")
     subnets = [Subnet(cidr=p) for p in sorted(prefixes, key=lambda p: p.version)]
@@ -65,12 +66,19 @@ def _distribute(wanted: Wanted, subnets: list[Subnet]) -> list[Subnet]:
         at = _home("gateway", gateway, subnets)
         if subnets[at].gateway is not None:
             raise InvalidSpec(f"two gateways are named in {subnets[at].cidr}: keep one")
+        low, high = first_and_last(Subnet(cidr=subnets[at].cidr))
+        if not low <= int(gateway) <= high:
+            raise InvalidSpec(
+                f"gateway {gateway} stands for the subnet {subnets[at].cidr} itself: choose another"
+            )
         subnets[at] = replace(subnets[at], gateway=gateway)
     for pool in wanted.ip_ranges:
         at = _home("ip-range", pool.network_address, subnets)
         subnets[at] = replace(subnets[at], ip_range=pool)
     for name, address in wanted.reserved.items():
         at = _home(f"aux-address {name}", address, subnets)
+        if address == subnets[at].gateway:
+            raise InvalidSpec(f"aux-address {name}={address} is the gateway, too: change one")
         subnets[at] = replace(subnets[at], reserved=subnets[at].reserved | {name: address})
     return subnets
 
