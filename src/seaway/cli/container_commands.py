@@ -9,7 +9,7 @@ from seaway.cli.client import Client, segment
 from seaway.cli.endpoints import endpoints, pairs, sandbox
 from seaway.cli.flags import UsageError
 from seaway.cli.lean_json import loads
-from seaway.errors import EngineError, NotFound, SeawayError
+from seaway.errors import Conflict, EngineError, NotFound, SeawayError
 
 TYPE_CHECKING = False  # a type checker takes it for True; typing itself is slow to import
 if TYPE_CHECKING:
@@ -111,17 +111,25 @@ def _start(client: Client, engine: Engine, parsed: Parsed, made: Mapping[str, An
     words += [*parsed.passed, *_image_and_command(parsed)]
     if not parsed.flag("detach").on:
         status = _foreground(engine, words)
-        ran = os.path.exists(made["cid_file"])  # noqa: PTH110 - pathlib costs 5 ms
-        if not ran or parsed.flag("rm").on:
+        if parsed.flag("rm").on:
             _forget(client, made["id"])
+        elif not os.path.exists(made["pid_file"]):  # noqa: PTH110 - pathlib costs 5 ms
+            _undo(client, engine, made)
         return status
     status, printed = engine.read(words)
     if status != 0:
-        _forget(client, made["id"])
+        _undo(client, engine, made)
         return status
     _tell(client, made["id"], "started", {"container": printed.strip()})
     print(printed, end="")
     return 0
+
+
+def _undo(client: Client, engine: Engine, made: Mapping[str, Any]) -> None:
+    """Leave nothing of a container whose process never started, neither its name nor its ports."""
+    if os.path.exists(made["cid_file"]):  # noqa: PTH110 - so Podman has made it
+        engine.read(["rm", "-f", "--ignore", made["name"]])
+    _forget(client, made["id"])
 
 
 def _foreground(engine: Engine, words: Sequence[str]) -> int:
@@ -339,6 +347,8 @@ def rm(parsed: Parsed, _words: object) -> int:
 
     def remove(client: Client, engine: Engine, name: str) -> int:
         found = _sandbox(client, name)
+        if found and found["phase"] == "running" and not parsed.flag("force").on:
+            raise Conflict(f"{name!r} is running: stop it first, or use 'seaway rm -f {name}'")
         there = engine.read(["container", "exists", found["name"] if found else name])[0] == 0
         if not there and not found:
             raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
