@@ -27,9 +27,13 @@ class Engine:
 
     Args:
         told: What the agent answers to ``GET /v1/engine``.
+
+    Raises:
+        EngineError: We are not root, and Podman would look for containers of our own.
     """
 
     def __init__(self, told: Mapping[str, Any]) -> None:
+        _require_root()
         self._argv: list[str] = told["argv"]
         self.run_flags: list[str] = told["run_flags"]
         self._environment = {**os.environ, **told["environment"]}
@@ -73,6 +77,15 @@ def _engine(client: Client) -> Engine:
     return Engine(told)
 
 
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _require_root() -> None:
+    if not _is_root():
+        raise EngineError("containers are run by root: use sudo (the group seaway is for networks)")
+
+
 def _wait(pid: int) -> int:
     while True:
         try:
@@ -96,6 +109,7 @@ def run(parsed: Parsed, _words: object) -> int:
     request["image"] = parsed.argument("IMAGE").value
     request["sysctls"] = {k: v for k, v in pairs(parsed, "sysctl").items() if k.startswith("net.")}
     request["creator"] = os.getpid()
+    _require_root()
     if request["publish_all"]:
         request["expose"] += _exposed(_engine(client), request["image"])
     made: Any = client.request("POST", "/v1/sandboxes", request)
@@ -392,10 +406,7 @@ def ps(parsed: Parsed, _words: object) -> int:
     client = Client()
     filters = parsed.flag("filter").list
     sandboxes: Any = client.request("GET", "/v1/sandboxes")
-    status, text = _engine(client).read(
-        ["ps", "-a", "--format", "json", "--filter", f"label={_LABEL}"]
-    )
-    podman = {c["Id"]: c for c in loads(text or "[]")} if status == 0 else {}
+    podman = _podman_containers(_engine(client)) if _is_root() else {}
     rows = [
         _attached_row(s, podman.get(s["container"])) for s in select(sandboxes, filters, SANDBOX)
     ]
@@ -407,6 +418,12 @@ def ps(parsed: Parsed, _words: object) -> int:
     quiet = "ID" if parsed.flag("quiet").on else ""
     print(listing(rows, _COLUMNS, style=parsed.flag("format").value or "", quiet=quiet), end="")
     return 0
+
+
+def _podman_containers(engine: Engine) -> dict[str, Any]:
+    """Return what Podman says of every container that we started, by id."""
+    status, text = engine.read(["ps", "-a", "--format", "json", "--filter", f"label={_LABEL}"])
+    return {c["Id"]: c for c in loads(text or "[]")} if status == 0 else {}
 
 
 def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -479,12 +496,12 @@ def _described(client: Client, name: str) -> dict[str, Any]:
         try:
             network: Any = client.request("GET", f"/v1/networks/{segment(name)}")
         except NotFound:
-            engine = _engine(client)
-            if engine.read(["container", "exists", name])[0] != 0:
+            engine = _engine(client) if _is_root() else None
+            if engine is None or engine.read(["container", "exists", name])[0] != 0:
                 raise err from None
             return {"name": name, "networks": [], "engine": _by_engine(engine, name)}
         return dict(network)
-    if item["container"]:
+    if item["container"] and _is_root():
         item["engine"] = _by_engine(_engine(client), item["container"])
     return dict(item)
 
