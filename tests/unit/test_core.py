@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 
 from seaway.agent.core import reachable
+from seaway.agent.state import Change
 from seaway.kernel import netns
 from seaway.kernel.processes import start_time
 from tests.support.core import MemoryStore, bare_core
@@ -51,3 +52,33 @@ def test_a_number_given_to_another_process_opens_nothing(monkeypatch):
     assert reachable(web)
     assert not reachable(replace(web, started=web.started - 1)), "the number is another's"
     assert reachable(replace(web, made_netns=True))
+
+
+def test_holders_of_namespaces(tmp_path):
+    """Found by what their path opens; forgotten although it opens nothing any more."""
+    core = bare_core(MemoryStore())
+    path = tmp_path / "web"
+    path.touch()
+    web = sandbox("web", netns=str(path), made_netns=True)
+    core.state.commit(Change(put=[web]))
+    core.index(web)
+    (tmp_path / "alias").hardlink_to(path)
+
+    assert web == core.holder_of(str(tmp_path / "alias"))
+    assert core.holder_of(str(tmp_path)) is None
+    for name in ("web", "alias"):
+        (tmp_path / name).unlink()
+    core.unindex(web.id)
+    assert {} == core.attached
+
+
+def test_an_inode_number_given_out_again_is_another_namespace(tmp_path):
+    """What held it before and has not been forgotten yet does not keep it from being attached."""
+    core = bare_core(MemoryStore())
+    fresh = tmp_path / "fresh"
+    fresh.touch()
+    gone = sandbox("gone", netns=str(tmp_path / "gone"))
+    core.state.commit(Change(put=[gone]))
+    core.attached[netns.inode(str(fresh))] = gone.id
+
+    assert core.holder_of(str(fresh)) is None

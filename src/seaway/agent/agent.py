@@ -91,6 +91,7 @@ class Agent:
         self.core.kernel.try_audit("start")
         self.core.names.networks(self.core.state.networks.values(), ipv6=self.core.host.ipv6)
         for sandbox in self.core.state.sandboxes.values():
+            self.core.index(sandbox)  # now that the namespaces which a reboot took are back
             self.core.names.put(sandbox, self.core.state.attachments(sandbox.id))
         await self.watch.adopt()
 

@@ -35,7 +35,7 @@ class Core:
         taken: Lists what this host's routes and resolvers use, afresh at each call.
         cursors: Where the last address search of each subnet ended.
         failures: Why a sandbox's ports could not be bound.
-        attached: Sandboxes by their namespace's inode, so that none is attached twice.
+        attached: Sandboxes by their namespace's inode; ask holder_of().
     """
 
     state: State
@@ -65,6 +65,21 @@ class Core:
             lock, users = self._locks.pop(name)
             if users > 1:
                 self._locks[name] = lock, users - 1
+
+    def holder_of(self, path: str) -> Sandbox | None:
+        """Find the sandbox whose namespace *path* opens, so that none is attached twice."""
+        found = self.state.sandboxes.get(self.attached.get(netns.inode(path), SandboxId("")))
+        # Inode numbers are given out again as soon as a namespace has gone.
+        return found if found and netns.same(path, found.netns) else None
+
+    def index(self, sandbox: Sandbox) -> None:
+        """Let holder_of() find a sandbox, if its namespace is there."""
+        if reachable(sandbox) and (inode := netns.inode(sandbox.netns)):
+            self.attached[inode] = sandbox.id
+
+    def unindex(self, sandbox: SandboxId) -> None:
+        """Let holder_of() find it no more; its namespace may have gone."""
+        self.attached = {inode: who for inode, who in self.attached.items() if who != sandbox}
 
     def netns_path(self, sandbox: SandboxId) -> str:
         """Return where the namespace of a sandbox of our making is kept."""

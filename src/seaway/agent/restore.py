@@ -9,20 +9,18 @@ import structlog
 from seaway.agent.core import Core, serves
 from seaway.agent.state import Change
 from seaway.errors import SeawayError
-from seaway.kernel import netns
 from seaway.model.sandbox import Sandbox
 
 log = structlog.get_logger()
 
 
 def restore(core: Core) -> None:
-    """Bind the published ports again and index the namespaces.
+    """Bind the published ports again.
 
     A port that somebody took while the agent was away is reported by status()
     and withdrawn, so that packets for it go to whoever has it now.
     """
     for sandbox in list(core.state.sandboxes.values()):
-        core.attached[netns.inode(sandbox.netns)] = sandbox.id
         if serves(sandbox) and sandbox.asked:
             _bind(core, sandbox)
 

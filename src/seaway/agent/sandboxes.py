@@ -73,12 +73,13 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
     except SeawayError:
         core.bindings.release(identity)
         raise
+    core.index(sandbox)  # before anybody else gets a turn
     try:
         await core.sync(identity)
     except BaseException:
         await _forget(core, sandbox)
         raise
-    core.attached[netns.inode(sandbox.netns)] = identity
+    core.index(sandbox)  # by now a namespace of our making is there too
     core.events.add("sandbox_created", name, networks=",".join(r.network for r in request.networks))
     return sandbox
 
@@ -94,7 +95,7 @@ def _namespace(core: Core, request: SandboxRequest, identity: SandboxId) -> str:
         raise NotFound(f"there is no {what}")
     if netns.same(path, "/proc/self/ns/net"):
         raise InvalidSpec("that is the host's own network namespace: nothing to attach")
-    if other := core.state.sandboxes.get(core.attached.get(netns.inode(path), SandboxId(""))):
+    if other := core.holder_of(path):
         raise Conflict(
             f"that namespace is attached already, as {other.name!r}: "
             f"use 'seaway network connect NETWORK {other.name}'"
@@ -326,7 +327,7 @@ async def _forget(core: Core, sandbox: Sandbox) -> None:
     core.bindings.release(sandbox.id)
     core.names.remove(sandbox)
     core.failures.pop(sandbox.id, None)
-    core.attached.pop(netns.inode(sandbox.netns), None)
+    core.unindex(sandbox.id)
     for leftover in ("pid", "cid"):
         (core.run_dir / "containers" / f"{sandbox.id}.{leftover}").unlink(missing_ok=True)
     await core.sync(sandbox.id)
