@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from seaway.agent.core import Core, new_id, now
 from seaway.agent.requests import (
     NetworkRequest,
@@ -76,8 +78,10 @@ async def _install(core: Core, network: Network) -> Network:
     core.state.commit(Change(put=[network]))
     try:
         await core.kernel.change(f"network/{network.id}", plan_network(network, core.host))
-    except SeawayError:
-        core.state.commit(Change(delete=[network]))
+    except BaseException:
+        with suppress(SeawayError):  # the first error is the one to tell
+            core.state.commit(Change(delete=[network]))
+        core.kernel.kick(f"{network.name}: create failed")
         raise
     core.names.networks(core.state.networks.values(), ipv6=core.host.ipv6)
     core.events.add("network_created", network.name, driver=network.driver)

@@ -70,14 +70,15 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
     sandbox = replace(sandbox, published=published)
     try:
         core.state.commit(Change(put=[sandbox, *endpoints]))
-    except SeawayError:
+    except BaseException:
         core.bindings.release(identity)
         raise
     core.index(sandbox)  # before anybody else gets a turn
     try:
         await core.sync(identity)
     except BaseException:
-        await _forget(core, sandbox)
+        with contextlib.suppress(SeawayError):  # the first error is the one to tell
+            await _forget(core, sandbox)
         raise
     core.index(sandbox)  # by now a namespace of our making is there too
     core.events.add("sandbox_created", name, networks=",".join(r.network for r in request.networks))
@@ -207,7 +208,8 @@ async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
         try:
             await core.sync(sandbox.id)
         except BaseException:
-            core.state.commit(Change(delete=[endpoint]))
+            with contextlib.suppress(SeawayError):  # the first error is the one to tell
+                core.state.commit(Change(delete=[endpoint]))
             core.kernel.kick(f"{sandbox.name}: connect failed")
             raise
     core.events.add("endpoint_connected", sandbox.name, network=network.name)
