@@ -99,4 +99,5 @@ def _help(where: Resolved) -> None:
 def _complain(err: SeawayError) -> None:
     text = str(err)
     # Wrong usage names the command, "seaway run: ...", and needs no further introduction.
-    print(text if text.startswith("seaway ") else f"seaway: {text}", file=sys.stderr)
+    introduced = text.startswith(("seaway ", "seaway: "))
+    print(text if introduced else f"seaway: {text}", file=sys.stderr)
