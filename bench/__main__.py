@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,8 @@ def main() -> int:
         print("bench: network namespaces need root: use sudo", file=sys.stderr)
         return 1
     subprocess.run([str(Path(__file__).with_name("setup.sh"))], check=True)
+    # Also when told to end, nothing is left behind: what the stage is made of cleans up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.time()
     with built(_sizes(options), Patience(longest=options.patience)) as stage:
         samples, complete = _ask(stage, options.question or [*QUESTIONS])

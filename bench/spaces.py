@@ -10,8 +10,11 @@ from pathlib import Path
 
 from bench.programs import run
 from seaway.kernel import netns
+from seaway.lab import processes
 
 _ROOT = Path("/run/netns")  # where ip-netns(8) and CNI look for names
+_PREFIX = "swbench-"
+_END_SECONDS = 5.0
 _serial = itertools.count()
 
 
@@ -24,7 +27,8 @@ class Spaces:
     @classmethod
     @contextmanager
     def made(cls) -> Iterator[Spaces]:
-        """Spaces that are all gone at the end."""
+        """Spaces that are all gone at the end, and those of runs that were killed, now."""
+        _remove_leftovers()
         spaces = cls()
         try:
             yield spaces
@@ -34,16 +38,14 @@ class Spaces:
 
     def make(self) -> Path:
         """Make a namespace with a name that was never used before; loopback is up."""
-        path = _ROOT / f"swbench-{os.getpid()}-{next(_serial)}"
-        netns.create(str(path))
-        self._made.add(path)
+        path = self.make_bare()
         host_settings(path)
         run(["ip", "link", "set", "lo", "up"], path)
         return path
 
     def make_bare(self) -> Path:
         """Make a namespace as a container engine does: nothing is set, in no time."""
-        path = _ROOT / f"swbench-{os.getpid()}-{next(_serial)}"
+        path = _ROOT / f"{_PREFIX}{os.getpid()}-{next(_serial)}"
         netns.create(str(path))
         self._made.add(path)
         return path
@@ -52,6 +54,14 @@ class Spaces:
         """Remove a namespace."""
         netns.remove(str(path))
         self._made.discard(path)
+
+
+def _remove_leftovers() -> None:
+    for path in _ROOT.glob(f"{_PREFIX}*"):
+        owner = int(path.name.removeprefix(_PREFIX).partition("-")[0])
+        if processes.look(owner) is None:
+            processes.kill(processes.inhabitants([path]), _END_SECONDS)
+            netns.remove(str(path))
 
 
 def host_settings(space: Path) -> None:
