@@ -21,7 +21,7 @@ class Figures:
 
     def dns_counters(self):
         """Seven questions."""
-        return Counters(queries=7)
+        return Counters(queries=7, answered=7)
 
     def repairs(self):
         """Five, and all is well."""
@@ -39,7 +39,7 @@ def test_every_figure_has_its_line():
         'seaway_dropped_packets_total{reason="spoofed"} 3.0',
         'seaway_dropped_bytes_total{reason="spoofed"} 180.0',
         'seaway_dropped_packets_total{reason="isolated"} 0.0',
-        'seaway_dns_queries_total{outcome="queries"} 7.0',
+        'seaway_dns_queries_total{outcome="answered"} 7.0',
         "seaway_repairs_total 5.0",
         "seaway_kernel_matches 1.0",
     ):

@@ -59,7 +59,9 @@ class Collector:
         queries = CounterMetricFamily(
             "seaway_dns_queries", "Questions by outcome", labels=["outcome"]
         )
-        for outcome, count in asdict(self._source.dns_counters()).items():
+        outcomes = asdict(self._source.dns_counters())
+        del outcomes["queries"]  # their sum
+        for outcome, count in outcomes.items():
             queries.add_metric([outcome], count)
         yield queries
         repaired, matches = self._source.repairs()

@@ -22,6 +22,7 @@ from seaway.errors import SeawayError
 from seaway.kernel import netns, observe
 from seaway.kernel.apply import Applier, only, places
 from seaway.kernel.messages import is_on_link
+from seaway.model.names import GATEWAY_LINK
 from seaway.plan.diff import Diff, diff
 from seaway.plan.resources import Link, LinkKind, Resource, Ruleset, Sysctl
 
@@ -31,6 +32,7 @@ Plans = Mapping[str, tuple[Resource, ...]]
 """Everything desired, by the object it is for ("host", "network/<id>", "sandbox/<id>")."""
 
 
+_GATEWAY = ("link", "", GATEWAY_LINK)  # key of the link that every host has once we are there
 _FAILURES_MAX = 16  # beyond it, waiting longer makes no difference
 _TRIES = 3  # looks that a change may spoil before one is taken with everything else waiting
 
@@ -63,7 +65,6 @@ class Reconciler:
         self._events = events
         self._applied: dict[str, tuple[Resource, ...]] = {}
         self.known: dict[Hashable, Resource] = {}
-        self._rules_seen = ""  # how the kernel lists our rules after we put them there
         self._kicked = asyncio.Event()
         self._why = ""
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="remove-links")
@@ -109,15 +110,24 @@ class Reconciler:
         """Somebody may have touched what the step builds on: an audit puts that right as well.
 
         Raises:
-            SeawayError: *err*, if the audit fails too.
+            SeawayError: *err*, if the audit fails too, and it was about this object.
         """
         why = f"{name}: a change failed"
         try:
             self._put_right(await self.look_aside(), why)
         except SeawayError:
-            self._take_back(plan)
             self.kick(why)
-            raise err from None
+            if not self._has_come_true(plan, await self.look_aside()):
+                self._take_back(plan)
+                raise err from None
+
+    def _has_come_true(self, plan: Diff, left: Diff) -> bool:
+        """Is nothing of *plan* among what is *left* to do, or where we cannot look?"""
+        waiting = {item.key for item in (*_made(left), *left.delete)}
+        return not any(
+            item.key in waiting or places(item) & self.unseen.keys()
+            for item in (*_made(plan), *plan.delete)
+        )
 
     def _take_back(self, plan: Diff) -> None:
         """Remove the links that a failed plan made inside namespaces: no audit looks for them
@@ -183,20 +193,24 @@ class Reconciler:
 
     def _put_right(self, plan: Diff, why: str) -> Diff:
         began = time.perf_counter()
-        if plan:
-            self._changes += 1
-            self._applier.remove_links(self._applier.apply(plan))
-        plans = self._plans()
-        self._applied = dict(plans)
-        self.known = {item.key: item for items in plans.values() for item in items}
-        if any(isinstance(item, Ruleset) for item in _made(plan)):
-            self._rules_seen = observe.chains(observe.table(self._applier.nft))
+        try:
+            if plan:
+                self._changes += 1
+                self._applier.remove_links(self._applier.apply(plan))
+        finally:
+            # Also if one sandbox was refused something: what others have must be known, for it
+            # to be repaired, and to go when they go.
+            plans = self._plans()
+            self._applied = dict(plans)
+            self.known = {item.key: item for items in plans.values() for item in items}
         if plan:
             lines = plan.lines()
-            self.repairs += len(lines)
+            # On a host that has nothing of ours yet, nothing was broken either.
+            first = why == "start" and _GATEWAY in (item.key for item in plan.create)
+            self.repairs += 0 if first else len(lines)
             took = f"{(time.perf_counter() - began) * 1e3:.1f}"
             facts = {"why": why, "steps": len(lines), "first": lines[0], "ms": took}
-            self._events.add("kernel_repaired", "host", **facts)
+            self._events.add("kernel_prepared" if first else "kernel_repaired", "host", **facts)
         return plan
 
     def _observe(self, want: list[Resource]) -> tuple[list[Resource], list[Resource]]:
@@ -208,7 +222,7 @@ class Reconciler:
         listing, have = self._eyes.see()
         have += observe.kept_netns(self._netns_dir)
         have += observe.sysctls(only(Sysctl, want))
-        if listing and observe.chains(listing) == self._rules_seen:
+        if listing and observe.chains(listing) == self._applier.rules_seen:
             have += only(Ruleset, want)
         inside, self.unseen = _inside(want)
         want = [item for item in want if not places(item) & self.unseen.keys()]

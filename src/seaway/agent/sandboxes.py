@@ -256,7 +256,10 @@ async def up(core: Core, name: str) -> Sandbox:
 
 
 async def started(core: Core, name: str, container: str = "", pid: int = 0) -> Sandbox:
-    """Answer a container's names from now on.  Asking twice is fine."""
+    """Answer a container's names from now on.  Asking twice is fine.
+
+    It runs, whoever started it: ports that are taken meanwhile are tried again later.
+    """
     async with _turn(core, name) as sandbox:
         fresh = {
             "container": container or sandbox.container,
@@ -282,12 +285,15 @@ async def stopped(core: Core, name: str, container: str = "") -> None:
     async with _turn(core, name) as sandbox:
         if sandbox.auto_remove or not sandbox.made_netns:
             await _forget(core, sandbox)
-        elif sandbox.phase is not Phase.STOPPED:
+        elif sandbox.phase is Phase.STOPPED:
+            return
+        else:
             earlier = sandbox.published or sandbox.earlier
             gone = {"published": (), "earlier": earlier, "pid": 0, "started": 0}
             gone["container"] = container or sandbox.container
             _put(core, sandbox, phase=Phase.STOPPED, **gone)
             core.bindings.release(sandbox.id)
+            core.failures.pop(sandbox.id, None)
             await core.sync(sandbox.id)
     core.events.add("sandbox_stopped", sandbox.name)
 
@@ -303,23 +309,45 @@ async def remove(core: Core, name: str) -> Sandbox:
 def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
     """Change a sandbox, binding its ports again if it serves and has none."""
     fresh = replace(sandbox, **changes)  # type: ignore[arg-type]
-    if serves(fresh) and not fresh.published and fresh.asked:
-        fresh = replace(fresh, published=bind(core, fresh))
-    core.state.commit(Change(put=[fresh]))
+    to_bind = serves(fresh) and not fresh.published and bool(fresh.asked)
+    if to_bind:
+        fresh = replace(fresh, published=_bind(core, fresh))
+    try:
+        core.state.commit(Change(put=[fresh]))
+    except BaseException:
+        if to_bind:
+            core.bindings.release(fresh.id)
+        raise
     return fresh
 
 
-def bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
-    """Bind a sandbox's ports; if that fails while its process runs, status() says why."""
+def _bind(core: Core, sandbox: Sandbox) -> tuple[PublishedPort, ...]:
+    """Bind a sandbox's ports; () if they are taken but its process runs: status() says why."""
     try:
         before = sandbox.published or sandbox.earlier
         found = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, before)
     except SeawayError as err:
-        if sandbox.phase is Phase.RUNNING:  # else it does not start, and whoever asked knows why
-            core.failures[sandbox.id] = str(err)
-        raise
+        if sandbox.phase is not Phase.RUNNING:
+            raise  # it does not start, and whoever asked knows why
+        core.failures[sandbox.id] = str(err)
+        return ()
     core.failures.pop(sandbox.id, None)
     return found
+
+
+async def publish_again(core: Core, name: str) -> None:
+    """Publish the ports that somebody else had when the process started, if they are free now."""
+    async with _turn(core, name) as sandbox:
+        if not lacks_ports(sandbox) or not (found := _bind(core, sandbox)):
+            return
+        _put(core, sandbox, published=found)
+        await core.sync(sandbox.id)
+    core.events.add("ports_published", sandbox.name)
+
+
+def lacks_ports(sandbox: Sandbox) -> bool:
+    """Does it run without the ports that were asked for?"""
+    return sandbox.phase is Phase.RUNNING and bool(sandbox.asked) and not sandbox.published
 
 
 async def _forget(core: Core, sandbox: Sandbox) -> None:

@@ -39,9 +39,18 @@ class Engine:
         self._environment = {**os.environ, **told["environment"]}
 
     def spawn(self, words: Sequence[str], *, stdout: int | None = None) -> int:
-        """Start Podman and return its process number."""
+        """Start Podman and return its process number.
+
+        It gets no files of ours: the container's monitor would keep them open for
+        as long as the container lives, and whoever reads from them would wait.
+        """
         argv = [*self._argv, *words]
-        actions = [(os.POSIX_SPAWN_DUP2, stdout, 1)] if stdout is not None else []
+        actions: list[tuple[int, ...]] = []
+        if stdout is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, stdout, 1))
+        if not any(word.startswith("--preserve-fd") for word in words):
+            ours = map(int, os.listdir("/proc/self/fd"))  # noqa: PTH208 - pathlib costs 5 ms
+            actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in ours if fd > 2]
         try:
             return os.posix_spawnp(argv[0], argv, self._environment, file_actions=actions)
         except FileNotFoundError:
