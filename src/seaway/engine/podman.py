@@ -7,6 +7,7 @@ uses the same ones; they are computed here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import shutil
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ async def container_ids(podman: Podman) -> set[str] | None:
             *podman.argv("ps", "-a", "-q", "--no-trunc"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **podman.environment},
         )
     except FileNotFoundError:
         return None
