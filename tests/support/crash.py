@@ -4,11 +4,12 @@
 
 runs in the namespace that plays the host; TARGET is the path of another one to
 attach.  For n = 1, 2, ... a forked child takes up the state in FOLDER, performs
-the operation and sends itself SIGKILL at its n-th step; a second child takes
-up what the first one left, as a restarted agent does, and compares every
-kernel object, address and port with how it was before the operation and how it
-is after one that nobody disturbed.  It must be one of the two, exactly.  Then
-it performs the operation again, as the caller would, and undoes it.
+the operation and sends itself SIGKILL at its n-th step; the next child takes
+up what that one left, as a restarted agent does, and compares every kernel
+object, address and port with how it was before the operation and how it is
+after one that nobody disturbed.  It must be one of the two, exactly.  Then it
+performs the operation again, as the caller would, undoes it, and goes on to
+its own end.
 
 A step is anything that leaves a trace: a store commit, a netlink message (also
 each one inside a batch), an nft transaction, a system call on a namespace, a
@@ -39,7 +40,8 @@ from seaway.errors import Conflict, NotFound
 from seaway.kernel import apply, netns, observe
 from seaway.kernel.netlink import Netlink
 from seaway.kernel.nft import Nft
-from seaway.plan.resources import describe
+from seaway.model.names import VETH_PREFIX
+from seaway.plan.resources import TABLE, describe
 from seaway.store.sqlite import SqliteStore
 
 # -- steps ------------------------------------------------------------------------------------
@@ -66,14 +68,12 @@ step = Steps()
 
 
 def around(owner: Any, name: str, label: str) -> None:
-    """Make calling *owner.name* a step before and a step after."""
+    """Make calling *owner.name* a step; its end is the beginning of the next one."""
     real = getattr(owner, name)
 
     def stepped(*args: Any, **kwargs: Any) -> Any:
         step(f"before {label}")
-        found = real(*args, **kwargs)
-        step(f"after {label}")
-        return found
+        return real(*args, **kwargs)
 
     setattr(owner, name, stepped)
 
@@ -201,8 +201,8 @@ async def _attach_macvlan(agent: Agent, target: str) -> None:
 async def _make(agent: Agent, _target: str) -> None:
     request = SandboxRequest(
         name="made",
-        networks=[EndpointRequest(network="front"), EndpointRequest(network="back")],
-        publish=PORTS,
+        networks=[EndpointRequest(network="front")],
+        publish=PORTS[:1],
         sysctls={"net.ipv4.ip_default_ttl": "77"},
         creator=os.getppid(),
     )
@@ -246,6 +246,22 @@ async def _up(agent: Agent, _target: str) -> None:
     sandboxes._put(agent.core, made, pid=os.getppid(), started=sandboxes.start_time(os.getppid()))
 
 
+async def _repair(agent: Agent, _target: str) -> None:
+    """Others delete the table and a link; the agent is killed over the repair."""
+    agent._applier.nft.run(f"delete table inet {TABLE}")
+    agent._applier.remove_links([_veth(agent)])
+    agent.core.kernel.audit("the test")
+
+
+def _veth(agent: Agent) -> str:
+    names = [link.name for link in observe.links(agent._applier.netlink)]
+    return next(name for name in names if name.startswith(VETH_PREFIX))
+
+
+async def _nothing(_agent: Agent, _target: str) -> None:
+    """A repair needs no undoing."""
+
+
 def _after(*steps: Callable[[Agent, str], Awaitable[object]]) -> Any:
     async def work(agent: Agent, target: str) -> None:
         for one in steps:
@@ -271,6 +287,7 @@ OPERATIONS = {
     "remove": Operation(_named("made"), _make, _after(_networks, _make), NotFound),
     "stop": Operation(_stop, _up, _after(_networks, _make), NotFound),
     "up": Operation(_up, _stop, _after(_networks, _make, _stop), Conflict),
+    "repair": Operation(_repair, _nothing, _after(_networks, _attach), NotFound),
     "network-create": Operation(_create_network, _remove_network, _networks, Conflict),
     "network-rm": Operation(
         _remove_network, _create_network, _after(_networks, _create_network), NotFound
@@ -296,10 +313,12 @@ class Run:
         self._before, self._after = self._pictures()
         steps: list[str] = []
         problems: list[str] = []
-        while name := self._killed(len(steps) + 1):
+        while True:
+            wrong, name = self._look_and_die(len(steps) + 1)
+            problems += [f"killed {steps[-1]}: {line}" for line in wrong]
+            if not name:
+                return {"steps": steps, "problems": problems}
             steps.append(name)
-            problems += [f"killed {name}: {line}" for line in self._look()]
-        return {"steps": steps, "problems": problems}
 
     def _pictures(self) -> tuple[list[str], list[str]]:
         async def work(agent: Agent) -> Any:
@@ -314,35 +333,37 @@ class Run:
         before, after = self._in_child(work)
         return before, after
 
-    def _killed(self, at: int) -> str:
-        """Perform the operation up to its step number *at*; "" if it has fewer."""
+    def _look_and_die(self, at: int) -> tuple[list[str], str]:
+        """Look at what the last one left, then perform the operation up to its step *at*.
+
+        Returns:
+            What is wrong, and the name of the step; "" if the operation has fewer.
+        """
 
         async def work(agent: Agent) -> str:
+            wrong = await self._look(agent) if at > 1 else []
+            os.write(3, json.dumps(wrong).encode() + b"\n")
             step.fatal, step.counting = at, True
             await self._do(agent)
+            step("at its end")
             step.counting = False
+            await self._undo(agent)
             return ""
 
-        return str(self._in_child(work))
+        wrong, _, name = str(self._in_child(work)).partition("\n")
+        assert name, "a child failed; its own words are above"
+        return json.loads(wrong), name.strip('"')
 
-    def _look(self) -> list[str]:
-        """Take up what the killed one left; say what is wrong with it."""
-
-        async def work(agent: Agent) -> list[str]:
-            wrong = [
-                f"after the restart, to do: {line}" for line in agent.core.kernel.look().lines()
-            ]
-            found = picture(agent, self._target)
-            if found not in (self._before, self._after):
-                wrong += _differences("after the restart", found, self._before, self._after)
-            with suppress(self._operation.done):
-                await self._do(agent)
-            wrong += _differences("repeated", picture(agent, self._target), self._after)
-            await self._undo(agent)
-            wrong += _differences("undone", picture(agent, self._target), self._before)
-            return wrong
-
-        return list(self._in_child(work))
+    async def _look(self, agent: Agent) -> list[str]:
+        wrong = [f"after the restart, to do: {line}" for line in agent.core.kernel.look().lines()]
+        found = picture(agent, self._target)
+        if found not in (self._before, self._after):
+            wrong += _differences("after the restart", found, self._before, self._after)
+        with suppress(self._operation.done):
+            await self._do(agent)
+        wrong += _differences("repeated", picture(agent, self._target), self._after)
+        await self._undo(agent)
+        return wrong + _differences("undone", picture(agent, self._target), self._before)
 
     async def _do(self, agent: Agent) -> None:
         agent.core.cursors.clear()  # else the same container has another address each time
@@ -355,7 +376,7 @@ class Run:
     def _in_child(self, work: Callable[[Agent], Awaitable[Any]]) -> Any:
         """Fork, take up the state as an agent does at its start, *work*; return its result.
 
-        A child that kills itself returns the name of its last step.
+        Of a child that kills itself, and of one that wrote before its end, what it wrote.
         """
         ours, theirs = os.pipe()
         child = os.fork()
@@ -368,11 +389,9 @@ class Run:
         os.close(theirs)
         with os.fdopen(ours) as pipe:
             text = pipe.read()
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status):
-            return text
+        os.waitpid(child, 0)
         assert text, "a child failed; its own words are above"
-        return json.loads(text)
+        return text if "\n" in text else json.loads(text)
 
     async def _agent(self, work: Callable[[Agent], Awaitable[Any]]) -> Any:
         agent = Agent(self._settings)
