@@ -152,7 +152,7 @@ class ContainerWatch:
                 self._work.put_nowait(partial(self._appeared, SandboxId(stem)))
 
     async def _appeared(self, sandbox: SandboxId) -> None:
-        """A pid file was written.  Ports taken meanwhile are status()'s to report: it runs."""
+        """A pid file was written."""
         if sandbox in self._core.state.sandboxes:
             await self.appeared(sandbox)
 
@@ -177,12 +177,13 @@ class ContainerWatch:
             return (self._folder / f"{sandbox}.cid").read_text().strip()
         return ""
 
-    # -- containers removed behind our back ------------------------------------------------
+    # -- what nobody tells us ----------------------------------------------------------------
 
     async def _sweep_often(self, every: float = 60.0) -> None:
         while True:
             await asyncio.sleep(every)
             await self.sweep()
+            await self.publish_again()
 
     async def sweep(self) -> None:
         """Forget stopped sandboxes whose container the engine no longer has."""
@@ -198,6 +199,13 @@ class ContainerWatch:
             if there is not None and sandbox.container not in there:
                 with suppress(SeawayError):
                     await sandboxes.remove(self._core, sandbox.id)
+
+    async def publish_again(self) -> None:
+        """Try again to publish the ports that were taken when a container started."""
+        for sandbox in list(self._core.state.sandboxes.values()):
+            if sandboxes.lacks_ports(sandbox):
+                with suppress(SeawayError):
+                    await sandboxes.publish_again(self._core, sandbox.id)
 
 
 def pid_file(folder: Path, sandbox: SandboxId) -> Path:
