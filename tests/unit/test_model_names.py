@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from seaway.errors import InvalidSpec
-from seaway.model.names import IFNAME_MAX, VETH_PREFIX, check_name, digest, ifname, mac_for
+from seaway.model.names import (
+    IFNAME_MAX,
+    VETH_PREFIX,
+    check_name,
+    check_new_name,
+    digest,
+    ifname,
+    mac_for,
+)
 
 
 @pytest.mark.parametrize("name", ["web", "a", "9", "my-web.server_1", "A" * 63, "a.b.c"])
@@ -22,6 +30,16 @@ def test_what_is_no_name_is_refused_in_one_line(name):
     with pytest.raises(InvalidSpec, match="container name") as caught:
         check_name("container", name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["feedbeefcafe", "0123456789ab"])
+def test_nothing_new_is_called_like_an_id(name):
+    """It could be meant for something else; what has such a name already stays."""
+    with pytest.raises(InvalidSpec, match="looks like an id"):
+        check_new_name("container", name)
+    assert name == check_name("container", name)
+    for other in ("feedbeefcaf", "feedbeefcafez", "feedbeefcafe1", "web"):
+        assert other == check_new_name("container", other)
 
 
 def test_interface_names_are_short_stable_and_different():

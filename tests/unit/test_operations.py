@@ -75,6 +75,7 @@ def test_predefined_networks_are_made_once(core, store):
         ),
         ({"name": "x", "options": {"colour": "red"}}, InvalidSpec, "no option 'colour'"),
         ({"name": "x y"}, InvalidSpec, "network name"),
+        ({"name": "0123456789ab"}, InvalidSpec, "looks like an id"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(core, request_, error, words):
@@ -166,6 +167,7 @@ def test_connect_and_disconnect(core):
     ("more", "error", "words"),
     [
         ({"name": "db"}, Conflict, "'db' is taken"),
+        ({"name": "0123456789ab"}, InvalidSpec, "looks like an id"),
         ({"publish": ["9090:80"]}, Conflict, "9090"),
         ({"publish": ["80"], "networks": []}, InvalidSpec, "no network"),
         ({"networks": [EndpointRequest(network="host")]}, InvalidSpec, "--network host"),

@@ -61,6 +61,23 @@ def test_names_ids_and_beginnings_are_found(state):
             state.sandbox(name)
 
 
+def test_an_id_is_never_taken_for_a_name(state):
+    """Something that was called like another's id does not get what was meant for the other."""
+    state.commit(Change(put=[sandbox(WEB.id, id="0" * 12), network(FRONT.id, 3, id="1" * 12)]))
+
+    assert WEB == state.sandbox(WEB.id)
+    assert FRONT == state.network(FRONT.id)
+
+
+def test_two_digits_are_no_id(state):
+    """A slip of the finger must not remove somebody else."""
+    for name in (WEB.id[:2], FRONT.id[:1]):
+        with pytest.raises(NotFound):
+            state.sandbox(name)
+        with pytest.raises(NotFound):
+            state.network(name)
+
+
 def test_an_ambiguous_beginning_is_not_found(state):
     """Two containers whose ids begin alike."""
     state.commit(Change(put=[replace(WEB, container="abc1"), replace(DB, container="abc2")]))

@@ -17,7 +17,7 @@ from seaway.errors import Conflict, InvalidSpec, SeawayError
 from seaway.ipam.pools import Taken
 from seaway.ipam.subnets import Wanted, assemble
 from seaway.kernel import surroundings
-from seaway.model.names import check_name
+from seaway.model.names import check_new_name
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
 from seaway.plan.networks import plan_network
 
@@ -29,7 +29,7 @@ async def create(core: Core, request: NetworkRequest) -> Network:
         InvalidSpec: The request cannot work.
         Conflict: The name or a subnet is taken; says by what.
     """
-    check_name("network", request.name)
+    check_new_name("network", request.name)
     if core.state.has_network(request.name):
         raise Conflict(f"network {request.name!r} exists already: choose another name")
     driver = parse_driver(request.driver)

@@ -21,7 +21,7 @@ from seaway.errors import Conflict, InvalidSpec, NotFound, SeawayError
 from seaway.ipam.addresses import allocate, claim
 from seaway.kernel import netns, surroundings
 from seaway.kernel.processes import start_time
-from seaway.model.names import check_name, mac_for
+from seaway.model.names import check_new_name, mac_for
 from seaway.model.network import Address, Driver, Network
 from seaway.model.nicknames import nickname
 from seaway.model.ports import PortSpec, PublishedPort
@@ -43,7 +43,8 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
         InvalidSpec, Conflict, NotFound, Exhausted, KernelError: One line says what and why.
     """
     identity = SandboxId(new_id())
-    name = check_name("container", request.name or nickname(identity, core.state.sandbox_names))
+    name = request.name or nickname(identity, core.state.sandbox_names)
+    check_new_name("container", name)
     core.state.require_free_name(name)
     specs = parse_ports(request)
     sandbox = Sandbox(

@@ -24,6 +24,9 @@ def key_of(item: Item) -> str:
     return f"/seaway/v1/endpoints/{item.network}/{item.id}"
 
 
+PREFIX_MIN = 3
+"""Digits of an id that stand for all of it: a mistyped short name should not hit somebody else."""
+
 _KINDS: dict[str, type[Item]] = {
     "networks": Network,
     "sandboxes": Sandbox,
@@ -87,15 +90,17 @@ class State:
     # -- asking ---------------------------------------------------------------------------
 
     def network(self, name: str) -> Network:
-        """Find a network by name, id, or the start of its id.
+        """Find a network by id, name, or the start of its id.
 
         Raises:
             NotFound: There is none, or more than one begins so.
         """
-        if found := self._network_names.get(name):
-            return self.networks[found]
-        hits = [n for i, n in self.networks.items() if name and i.startswith(name)]
-        if len(hits) == 1:
+        if found := self.networks.get(NetworkId(name)):
+            return found
+        if called := self._network_names.get(name):
+            return self.networks[called]
+        hits = [n for i, n in self.networks.items() if i.startswith(name)]
+        if len(name) >= PREFIX_MIN and len(hits) == 1:
             return hits[0]
         raise NotFound(f"no network called {name!r}: 'seaway network ls' shows those there are")
 
@@ -104,19 +109,21 @@ class State:
         return name in self._network_names
 
     def sandbox(self, name: str) -> Sandbox:
-        """Find a sandbox by name, id, container id, or the start of one.
+        """Find a sandbox by id, name, container id, or the start of one.
 
         Raises:
             NotFound: There is none, or more than one begins so.
         """
-        if found := self._sandbox_names.get(name):
-            return self.sandboxes[found]
+        if found := self.sandboxes.get(SandboxId(name)):  # callers inside know ids: no searching
+            return found
+        if called := self._sandbox_names.get(name):
+            return self.sandboxes[called]
         hits = [
             s
             for i, s in self.sandboxes.items()
-            if name and (i.startswith(name) or s.container.startswith(name))
+            if i.startswith(name) or s.container.startswith(name)
         ]
-        if len(hits) == 1:
+        if len(name) >= PREFIX_MIN and len(hits) == 1:
             return hits[0]
         raise NotFound(f"no container called {name!r}: 'seaway ps -a' shows those there are")
 

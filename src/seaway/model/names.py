@@ -19,6 +19,9 @@ GATEWAY_LINK: Final = "swg0"
 """The one link that carries the gateway addresses of all networks."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ID = re.compile(
+    r"[0-9a-f]{12}"
+)  # as we and engines write them; in full they are too long for names
 _LABEL_MAX = 63  # octets in a DNS label, RFC 1035 section 2.3.4
 
 
@@ -39,6 +42,17 @@ def check_name(kind: str, name: str) -> str:
     if any(len(label) > _LABEL_MAX for label in name.split(".")) or len(name) > 200:
         raise InvalidSpec(f"{kind} name {name!r} is too long: at most {_LABEL_MAX} characters")
     return name
+
+
+def check_new_name(kind: str, name: str) -> str:
+    """As check_name(), for what is about to be called so: it must not pass for an id either.
+
+    Raises:
+        InvalidSpec: Not a name, or 12 hexadecimal digits.
+    """
+    if _ID.fullmatch(name):
+        raise InvalidSpec(f"{kind} name {name!r} looks like an id: choose a name that does not")
+    return check_name(kind, name)
 
 
 def digest(*parts: str) -> bytes:
