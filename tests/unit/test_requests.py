@@ -47,6 +47,15 @@ def test_an_address_that_is_none(text):
         parse_address("--gateway", text)
 
 
+@pytest.mark.parametrize("parse", [parse_address, parse_prefix])
+def test_a_scope_is_no_part_of_an_address(parse):
+    """The library reads it, but such an address equals no other, and no rule can be written so."""
+    for text in ("fd77::5%x", "fd77::%x/64", "fd77::5%x }\nflush ruleset"):
+        with pytest.raises(InvalidSpec, match="leave out '%'") as caught:
+            parse("--ip6", text)
+        assert "\n" not in str(caught.value)
+
+
 def test_subnets_and_addresses_of_both_families():
     """They come out as ipaddress values."""
     assert "10.0.0.0/24" == str(parse_prefix("x", "10.0.0.0/24"))

@@ -95,8 +95,9 @@ def parse_address(what: str, text: str) -> Address:
     """Read one IP address.
 
     Raises:
-        InvalidSpec: It is none.
+        InvalidSpec: It is none, or names a link behind "%", which equals no address without.
     """
+    _refuse_scope(what, text)
     try:
         return ip_address(text)
     except ValueError:
@@ -109,6 +110,7 @@ def parse_prefix(what: str, text: str) -> Prefix:
     Raises:
         InvalidSpec: It is none, or has host bits; says what was probably meant.
     """
+    _refuse_scope(what, text)
     try:
         loose = ip_network(text, strict=False)
     except ValueError:
@@ -118,6 +120,11 @@ def parse_prefix(what: str, text: str) -> Prefix:
     if str(loose.network_address) != str(ip_address(text.split("/", maxsplit=1)[0])):
         raise InvalidSpec(f"{what} {text} has host bits set: write {loose}")
     return loose
+
+
+def _refuse_scope(what: str, text: str) -> None:
+    if "%" in text:
+        raise InvalidSpec(f"{what} {text!r}: leave out '%' and what follows it")
 
 
 def parse_driver(text: str) -> Driver:
