@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 from dataclasses import dataclass
@@ -181,6 +182,7 @@ def test_a_sandbox_s_life(api):
         ("POST", "/v1/sandboxes", {"netns": "/x", "pid": 1}, 400, "not both"),
         ("POST", "/v1/sandboxes", {"publish": ["80"]}, 400, "no network"),
         ("GET", "/v1/events?since=yesterday", None, 400, "yesterday"),
+        ("GET", "/v1/events?since=nan", None, 400, "not a number of seconds"),
     ],
 )
 def test_a_wrong_request_is_answered_with_one_line(api, method, path, body, status, words):
@@ -229,6 +231,23 @@ def test_unknown_paths_and_methods(api):
     """Not found, and not allowed."""
     assert 404 == api("GET", "/v2").status
     assert 405 == api("PUT", "/v1/networks").status
+
+
+def test_what_the_system_refuses_is_one_line(api, monkeypatch):
+    """No descriptor or no room is an error with a message, not a crash of the request."""
+
+    def touch(_change):
+        raise OSError(errno.ENOSPC, "No space left on device", "/run/seaway/netns/x")
+
+    monkeypatch.setattr(api.agent.core.state, "commit", touch)
+    answer = api("POST", "/v1/networks", {"name": "front"})
+
+    assert 500 == answer.status
+    assert "KernelError" == answer.json["error"]
+    assert (
+        "POST /v1/networks: /run/seaway/netns/x: No space left on device"
+        == (answer.json["message"])
+    )
 
 
 def test_the_document_describes_every_route():

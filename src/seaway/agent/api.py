@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
@@ -158,6 +160,8 @@ async def _events(agent: Agent, request: Request, _body: None) -> Any:
     try:
         since = float(moment)
     except ValueError:
+        since = math.nan
+    if math.isnan(since):
         raise errors.InvalidSpec(f"since={moment!r} is not a number of seconds") from None
     return StreamingResponse(_event_lines(agent, since, follow=follow), media_type=_NDJSON)
 
@@ -228,11 +232,19 @@ def _bound(agent: Agent, row: Endpoint) -> Callable[[Request], Awaitable[Respons
             found = await row.handler(agent, request, body)
         except errors.SeawayError as err:
             return failure(err)
+        except OSError as err:  # no descriptor, no room: what the caller can read and act upon
+            return failure(_refusal(row, err))
         if isinstance(found, Response):
             return found
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     return handle
+
+
+def _refusal(row: Endpoint, err: OSError) -> errors.KernelError:
+    where = f"{err.filename}: " if err.filename else ""
+    detail = f"{where}{err.strerror or err}"
+    return errors.from_errno(row.method, row.path, err.errno or errno.EIO, detail)
 
 
 async def _body(request: Request, decoder: msgspec.json.Decoder[Any] | None) -> Any:
