@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from seaway.agent.events import Events
 from seaway.agent.names import Names
 from seaway.agent.reconcile import Plans, Reconciler
 from seaway.agent.state import State
+from seaway.errors import StoreError
 from seaway.ipam.pools import Taken, site_prefix
 from seaway.kernel import netns
 from seaway.kernel.processes import alive
@@ -143,10 +145,23 @@ def now() -> float:
 
 
 def load_site(state_dir: Path) -> IPv6Network:
-    """Read this host's own IPv6 /48, drawing it the first time."""
+    """Read this host's own IPv6 /48, drawing it the first time.
+
+    Raises:
+        StoreError: It cannot be kept, or what is there is no such thing.
+    """
     path = state_dir / "site"
-    if not path.exists():
-        temporary = path.with_suffix(".new")
-        temporary.write_text(secrets.token_hex(5) + "\n")
-        temporary.replace(path)
-    return site_prefix(bytes.fromhex(path.read_text().strip()))
+    try:
+        if not path.exists():
+            temporary = path.with_suffix(".new")
+            with temporary.open("w") as file:
+                file.write(secrets.token_hex(5) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the name: a power cut leaves none or all of it
+            temporary.replace(path)
+        seed = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError) as err:
+        raise StoreError(f"cannot keep {path}: {err}; check the disk and --state-dir") from None
+    if len(seed) < 5:
+        raise StoreError(f"{path} is damaged: remove it, networks keep the subnets they have")
+    return site_prefix(seed)
