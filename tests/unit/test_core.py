@@ -1,84 +1,94 @@
-"""Turns on one object, and whose namespace a path opens."""
+"""What every operation shares: turns, plans of everything, and this host's own prefix."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import replace
 
-from seaway.agent.core import reachable
+import pytest
+
+from seaway.agent import networks
+from seaway.agent.core import load_site, reachable, serves
+from seaway.agent.requests import NetworkRequest
 from seaway.agent.state import Change
-from seaway.kernel import netns
-from seaway.kernel.processes import start_time
+from seaway.errors import StoreError
+from seaway.model.sandbox import Phase
 from tests.support.core import MemoryStore, bare_core
-from tests.support.model import sandbox
+from tests.support.model import network, on, sandbox
 
 
-def test_one_at_a_time_whoever_comes_when():
-    """Also for one that comes just when a second is about to follow a first; locks do not pile."""
-    core = bare_core(MemoryStore())
-    busy = worst = 0
+def test_a_host_s_prefix_is_drawn_once(tmp_path):
+    """A unique local /48, the same after a restart, another on another host."""
+    first = load_site(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+
+    assert 48 == first.prefixlen
+    assert first.is_private
+    assert first == load_site(tmp_path)
+    assert first != load_site(other)
+    assert ["site"] == [path.name for path in tmp_path.iterdir() if path.is_file()]
+
+
+@pytest.mark.parametrize("text", ["", "zz", "00"])
+def test_a_damaged_prefix_is_an_error(tmp_path, text):
+    """One line that names the file."""
+    (tmp_path / "site").write_text(text)
+
+    with pytest.raises(StoreError, match="site") as caught:
+        load_site(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    """The same."""
+    with pytest.raises(StoreError, match="--state-dir"):
+        load_site(tmp_path / "nowhere")
+
+
+def test_one_at_a_time_and_nothing_left():
+    """Two on one name take turns, two on different names do not; no lock outlives its users."""
 
     async def work():
-        nonlocal busy, worst
-        async with core.only_one("web"):
-            busy += 1
-            worst = max(worst, busy)
-            await asyncio.sleep(0)
-            busy -= 1
+        core = bare_core(MemoryStore())
+        order = []
 
-    async def scenario():
-        async with asyncio.TaskGroup() as group:
-            group.create_task(work())  # works
-            group.create_task(work())  # waits for it
-            for _ in range(10):  # one of these comes in between the two
+        async def use(name, label):
+            async with core.only_one(name):
+                order.append(f"{label} in")
                 await asyncio.sleep(0)
-                group.create_task(work())
+                await asyncio.sleep(0)
+                order.append(f"{label} out")
 
-    asyncio.run(scenario())
+        async with asyncio.TaskGroup() as group:
+            for name, label in (("x", "a"), ("x", "b"), ("y", "c")):
+                group.create_task(use(name, label))
+        return order, dict(core._locks)
 
-    assert 1 == worst
-    assert {} == core._locks
-
-
-def test_a_number_given_to_another_process_opens_nothing(monkeypatch):
-    """The namespace is a sandbox's only while its process lives, and never if it is ours."""
-    pid = os.getpid()
-    web = sandbox("web", netns=netns.of_pid(pid), made_netns=False, pid=pid)
-    web = replace(web, started=start_time(pid))
-
-    assert not reachable(web), "this is the namespace that we are in"
-    monkeypatch.setattr(netns, "same", lambda _a, _b: False)
-    assert reachable(web)
-    assert not reachable(replace(web, started=web.started - 1)), "the number is another's"
-    assert reachable(replace(web, made_netns=True))
+    order, left = asyncio.run(work())
+    assert order.index("a out") < order.index("b in")
+    assert order.index("c in") < order.index("a out")
+    assert {} == left
 
 
-def test_holders_of_namespaces(tmp_path):
-    """Found by what their path opens; forgotten although it opens nothing any more."""
+def test_everything_is_planned_that_can_be():
+    """The host, every network, and every sandbox whose namespace is there or can be made."""
     core = bare_core(MemoryStore())
-    path = tmp_path / "web"
-    path.touch()
-    web = sandbox("web", netns=str(path), made_netns=True)
-    core.state.commit(Change(put=[web]))
-    core.index(web)
-    (tmp_path / "alias").hardlink_to(path)
+    asyncio.run(networks.create(core, NetworkRequest(name="front")))
+    made, gone = sandbox("made", made_netns=True), sandbox("gone", netns="/nonexistent")
+    front = network("x", 1)
+    endpoints = [on(made, front, 2).endpoint, on(gone, front, 3).endpoint]
+    core.state.commit(Change(put=[front, made, gone, *endpoints]))
 
-    assert web == core.holder_of(str(tmp_path / "alias"))
-    assert core.holder_of(str(tmp_path)) is None
-    for name in ("web", "alias"):
-        (tmp_path / name).unlink()
-    core.unindex(web.id)
-    assert {} == core.attached
+    plans = core.plans()
+    assert f"sandbox/{made.id}" in plans
+    assert f"sandbox/{gone.id}" not in plans
+    assert plans["host"]
+    assert (True, False) == (reachable(made), reachable(gone))
 
 
-def test_an_inode_number_given_out_again_is_another_namespace(tmp_path):
-    """What held it before and has not been forgotten yet does not keep it from being attached."""
-    core = bare_core(MemoryStore())
-    fresh = tmp_path / "fresh"
-    fresh.touch()
-    gone = sandbox("gone", netns=str(tmp_path / "gone"))
-    core.state.commit(Change(put=[gone]))
-    core.attached[netns.inode(str(fresh))] = gone.id
-
-    assert core.holder_of(str(fresh)) is None
+def test_a_stopped_sandbox_serves_nothing():
+    """One that is about to run has its ports already."""
+    assert [True, True, False] == [
+        serves(sandbox("web", phase=phase))
+        for phase in (Phase.CREATED, Phase.RUNNING, Phase.STOPPED)
+    ]
