@@ -20,7 +20,7 @@ import structlog
 from seaway.agent.events import Events
 from seaway.errors import SeawayError
 from seaway.kernel import netns, observe
-from seaway.kernel.apply import Applier, only, places
+from seaway.kernel.apply import Applier, only, places, space_of
 from seaway.kernel.messages import is_on_link
 from seaway.model.names import GATEWAY_LINK
 from seaway.plan.diff import Diff, diff
@@ -216,8 +216,8 @@ class Reconciler:
     def _observe(self, want: list[Resource]) -> tuple[list[Resource], list[Resource]]:
         """Return what can be had now, and what there is.
 
-        A namespace that cannot be read is left out of both: whoever lives in it
-        must not keep the rest of the host from being put right.
+        What is in a namespace that cannot be read is left out of both: whoever lives
+        in it must not keep the rest of the host from being put right.
         """
         listing, have = self._eyes.see()
         have += observe.kept_netns(self._netns_dir)
@@ -225,8 +225,11 @@ class Reconciler:
         if listing and observe.chains(listing) == self._applier.rules_seen:
             have += only(Ruleset, want)
         inside, self.unseen = _inside(want)
-        want = [item for item in want if not places(item) & self.unseen.keys()]
-        return want, _mark_lost(want, have + inside)
+        want, have = (
+            [item for item in items if space_of(item) not in self.unseen]
+            for items in (want, have + inside)
+        )
+        return want, _mark_lost(want, have, self.unseen)
 
     # -- when --------------------------------------------------------------------------------
 
@@ -298,19 +301,28 @@ def _inside(want: Iterable[Resource]) -> tuple[list[Resource], dict[str, str]]:
                 have += observe.inside(path, names)
         except SeawayError as err:
             unseen[path] = str(err)
+        except Exception as err:  # what there may be in a stranger's namespace, nobody knows
+            unseen[path] = f"{type(err).__name__}: {err}"
+            log.exception("look_crashed", netns=path)
     return have, unseen
 
 
-def _mark_lost(want: list[Resource], have: list[Resource]) -> list[Resource]:
+def _mark_lost(
+    want: list[Resource], have: list[Resource], unseen: Container[str]
+) -> list[Resource]:
     """A veth whose peer is not in its namespace, or has another MAC address than the fence
     knows, is marked, so that it is made anew, with all that is on it.
 
     The peers themselves are no resources of their own: they come and go with
-    the host side.
+    the host side.  Those in *unseen* namespaces are taken to be as they should.
     """
     peers = {(w.peer_netns, w.peer_name): w for w in only(Link, want) if w.peer_netns}
     seen = {(h.netns, h.name): h.mac for h in only(Link, have)}
-    lost = {w.name: place for place, w in peers.items() if seen.get(place) != w.peer_mac}
+    lost = {
+        w.name: place
+        for place, w in peers.items()
+        if seen.get(place) != w.peer_mac and place[0] not in unseen
+    }
     dead = {*lost.values(), *(("", name) for name in lost)}
     kept: list[Resource] = []
     for item in have:

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import TypeVar
 
 from seaway.errors import KernelError, NotFound, SeawayError, from_errno
-from seaway.kernel import conntrack, netns
+from seaway.kernel import conntrack, netns, observe
 from seaway.kernel import netlink as nl
 from seaway.kernel.conntrack import open_socket
 from seaway.kernel.messages import (
@@ -134,6 +134,9 @@ def _has_moved(flow: conntrack.Flow, moved: Backends, ours: Container[Address]) 
 class Applier:
     """Carries out plans in the host's namespace, where it was made.
 
+    Attributes:
+        rules_seen: How the kernel listed our rules when we had put them there; "" before.
+
     Kernel: CAP_NET_ADMIN and, for other namespaces, CAP_SYS_ADMIN.
     """
 
@@ -143,6 +146,7 @@ class Applier:
         self.conntrack = open_socket()
         self._remover = nl.Netlink()
         self._removing = Lock()
+        self.rules_seen = ""
 
     @property
     def ports(self) -> frozenset[int]:
@@ -174,13 +178,15 @@ class Applier:
                 netns.create(item.path)
         if text := nft_text(plan):
             self._run_nft(text, made)
+        if only(Ruleset, made):
+            self.rules_seen = observe.chains(observe.table(self.nft))
         for setting in only(Sysctl, made):
             with refused.noted(setting.netns):
                 write_sysctl(setting)
         missing = self._host(plan, refused)
-        for path in dict.fromkeys(_place(item) for item in made):
+        for path in dict.fromkeys(space_of(item) for item in made):
             if path:
-                here = [i for i in made if _place(i) == path and (path, _link(i)) not in missing]
+                here = [i for i in made if space_of(i) == path and (path, _link(i)) not in missing]
                 with refused.noted(path):
                     self._inside(path, here)
         # What a sandbox could not be given may be what replaces something: it keeps what it has.
@@ -238,7 +244,7 @@ class Applier:
                 batch += [configure(index[link.name], link), set_up(index[link.name], link.name)]
                 missing -= ends
         made = [*plan.create, *(new for _, new in plan.change)]
-        here = [i for i in made if _place(i) == "" and ("", _link(i)) not in missing]
+        here = [i for i in made if space_of(i) == "" and ("", _link(i)) not in missing]
         with refused.noted(""):
             self.netlink.batch([*batch, *index.messages(here)])
         return missing
@@ -380,7 +386,7 @@ def places(item: Resource) -> set[str]:
     if isinstance(item, Netns):
         return {item.path}
     other = item.peer_netns if isinstance(item, Link) else ""
-    return {_place(item), other} - {""}
+    return {space_of(item), other} - {""}
 
 
 def _link(item: Resource) -> str:
@@ -389,7 +395,8 @@ def _link(item: Resource) -> str:
     return item.link if is_on_link(item) else ""
 
 
-def _place(item: Resource) -> str:
+def space_of(item: Resource) -> str:
+    """Return the namespace an item is in; "" for the host's."""
     return "" if isinstance(item, Netns | Element | Ruleset) else item.netns
 
 

@@ -81,8 +81,8 @@ def links(sock: nl.Netlink) -> list[SeenLink]:
 
 def _addresses(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[LinkAddress]:
     for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-        _family, prefixlen, _flags, _scope, index = _IFADDR.unpack_from(body)
-        if index not in names:
+        family, prefixlen, _flags, _scope, index = _IFADDR.unpack_from(body)
+        if index not in names or family not in (_AF_INET, _AF_INET6):
             continue
         found = dict(nl.attrs(body[8:]))
         raw = found.get(2, found.get(1))  # IFA_LOCAL, else IFA_ADDRESS (IPv6)

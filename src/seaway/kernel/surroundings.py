@@ -123,7 +123,7 @@ def local_addresses(sock: nl.Netlink) -> set[Address]:
     for body in sock.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
         parts = dict(nl.attrs(body[8:]))
         raw = parts.get(2, parts.get(1))  # IFA_LOCAL, else IFA_ADDRESS
-        if raw:
+        if raw and body[0] in (socket.AF_INET, socket.AF_INET6):
             found.add(ip_address(raw))
     return found
 
