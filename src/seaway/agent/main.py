@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import grp
 import os
@@ -41,12 +42,13 @@ def run(settings: Settings) -> int:
         raise Unsupported("the agent needs root: run it with sudo, or as a service")
     _configure_log()
     _raise_open_files()
-    listener = _listen(settings.run_dir)
-    try:
-        asyncio.run(_main(settings, listener))
-    finally:
-        with suppress(FileNotFoundError):
-            (settings.run_dir / SOCKET).unlink()
+    with _alone_in(settings.run_dir):
+        listener = _listen(settings.run_dir)
+        try:
+            asyncio.run(_main(settings, listener))
+        finally:
+            with suppress(FileNotFoundError):
+                (settings.run_dir / SOCKET).unlink()
     return 0
 
 
@@ -97,20 +99,38 @@ async def _named(service: Service) -> None:
     await service()
 
 
-def _listen(run_dir: Path) -> socket.socket:
-    """Open the API's socket; a living agent on it is an error, a dead one's file is replaced."""
-    path = run_dir / SOCKET
+@contextmanager
+def _alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory: two agents, started at once or one of them frozen, would both write.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        Conflict: Another agent holds it.
+        StoreError: It cannot be made.
+
+    Source:
+        flock(2), which takes a directory as well as a file.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        held = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as err:
         raise StoreError(f"cannot make {run_dir}: {err.strerror}; check --run-dir") from None
-    with socket.socket(socket.AF_UNIX) as probe:
+    try:
         try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise Conflict(f"an agent answers on {path} already: stop it first")
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"an agent has {run_dir} already: stop it first") from None
+        yield
+    finally:
+        os.close(held)
+
+
+def _listen(run_dir: Path) -> socket.socket:
+    """Open the API's socket in a directory that we hold: a file there is a dead agent's."""
+    path = run_dir / SOCKET
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
