@@ -46,7 +46,7 @@ class Names:
     def __init__(self, directory: Directory, server: DnsServer) -> None:
         self._directory = directory
         self._server = server
-        self._inside: set[str] = set()
+        self._inside: dict[str, int] = {}  # sandbox -> inode of the namespace we listen in
         self.errors: dict[str, str] = {}  # address -> why nobody answers there
 
     def networks(self, networks: Iterable[Network], *, ipv6: bool) -> None:
@@ -95,12 +95,13 @@ class Names:
     def remove(self, sandbox: Sandbox) -> None:
         """Answer for it no more."""
         self._directory.remove(sandbox.id)
-        if sandbox.id in self._inside:
-            self._inside.discard(sandbox.id)
+        self.errors.pop(sandbox.name, None)
+        if self._inside.pop(sandbox.id, None):
             self._server.close_owner(sandbox.id)
 
     def _listen_inside(self, sandbox: Sandbox) -> None:
-        if sandbox.id in self._inside or not netns.exists(sandbox.netns):
+        inode = netns.inode(sandbox.netns)
+        if self._inside.get(sandbox.id) == inode or not netns.exists(sandbox.netns):
             return
         with netns.inside(sandbox.netns):
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -114,5 +115,6 @@ class Names:
             tcp.close()
             self.errors[sandbox.name] = f"cannot answer names inside {sandbox.name}: {err.strerror}"
             return
-        self._inside.add(sandbox.id)
+        self.errors.pop(sandbox.name, None)
+        self._inside[sandbox.id] = inode
         self._server.listen_in((udp, tcp), sandbox.id)
