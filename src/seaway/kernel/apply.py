@@ -119,6 +119,9 @@ def _note_backends(moved: Backends, e: Element, *, stands: bool) -> None:
         moved[here, port] = (ip_address(e.value[0]), inner) if stands else None
 
 
+_ASKED_SINGLY = 3  # ports
+
+
 # -- carrying out -------------------------------------------------------------------------
 
 
@@ -207,7 +210,10 @@ class Applier:
         """Give flows to UDP ports that changed hands a new start, and no others."""
         for version, moved in moved_udp_ports(plan).items():
             ours = local_addresses(self.netlink)
-            for port in {port for _, port in moved}:
+            ports: set[int | None] = {port for _, port in moved}
+            # The kernel walks its whole table for each question, some 10 ms with its default
+            # size, so many ports are asked for together.
+            for port in ports if len(ports) <= _ASKED_SINGLY else {None}:
                 stale = [
                     flow
                     for flow in conntrack.udp_flows(self.conntrack, version, port)
