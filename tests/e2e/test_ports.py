@@ -506,10 +506,11 @@ def test_udp_flows_move_to_the_new_container_at_once(site):
             for space, address in places
             for port, inner in ((9250, 9250), (9251, 53))
         ]
-        for label in ("old", "new"):
+        ports = ("-p", "9250:9250/udp", "-p", "9251:53/udp")
+        for label, more in (("old", ()), ("new", ("-p", "9252-9272:9252-9272/udp"))):
             for ask, _ in asks:  # before there is such a port, and again between the two
                 assert ask(0.2) in ("refused", "silence")
-            with site.container(label, "-p", "9250:9250/udp", "-p", "9251:53/udp") as container:
+            with site.container(label, *ports, *more) as container:
                 with answering(container, label, udp=(9250, 53)):
                     assert [f"{label} {inner}" for _, inner in asks] == [
                         " ".join(ask().split()[:2]) for ask, _ in asks
