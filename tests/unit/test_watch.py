@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from seaway.agent import networks, sandboxes
 from seaway.agent.requests import EndpointRequest, SandboxRequest
+from seaway.agent.state import Change
 from seaway.agent.watch import ContainerWatch
 from seaway.errors import Conflict, StoreError
 from seaway.model.sandbox import Phase
@@ -111,3 +114,72 @@ def test_ports_bound_for_what_cannot_be_stored_are_let_go(core, store):
     with pytest.raises(StoreError):
         asyncio.run(sandboxes.up(core, "web"))
     assert {} == core.bindings.held
+
+
+def test_starts_are_found_when_more_happened_than_was_told(core, watch, tmp_path):
+    """The kernel keeps a limited number of events, and says so when it drops some."""
+    web, db = make(core), asyncio.run(sandboxes.create(core, SandboxRequest(name="db")))
+    here = replace(core.state.sandboxes[web.id], netns="/proc/self/ns/net")
+    core.state.commit(Change(put=[here]))
+    folder = tmp_path / "containers"
+    kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    others = [str(folder / "one"), str(folder / "other")]  # equal events in a row are one
+    for number in range(kept + 1):
+        os.close(os.open(others[number % 2], os.O_WRONLY | os.O_CREAT))
+    (folder / f"{web.id}.pid").write_text(str(os.getpid()))
+    (folder / f"{db.id}.pid").write_text(str(os.getpid()))  # of something in another namespace
+
+    asyncio.run(heard(watch))
+
+    assert Phase.RUNNING is core.state.sandbox("web").phase
+    assert os.getpid() == core.state.sandbox("web").pid
+    assert Phase.CREATED is core.state.sandbox("db").phase
+
+
+async def heard(watch):
+    """Let it hear of all that happened, and do what there is to do."""
+    with suppress(BlockingIOError):
+        while True:
+            watch._files_changed()
+    while not watch._work.empty():
+        await watch._work.get_nowait()()
+    for sandbox in list(watch._pidfds):
+        watch._unfollow(sandbox)
+
+
+def test_a_file_with_any_name_is_no_matter(core, watch, tmp_path):
+    """What follows it is heard."""
+    web = make(core)
+    for name in (os.fsdecode(b"\xff.pid"), f"{web.id}.pid"):
+        (tmp_path / "containers" / name).write_text(str(os.getpid()))
+
+    asyncio.run(heard(watch))
+    assert Phase.RUNNING is core.state.sandbox("web").phase
+
+
+def test_work_that_crashes_does_not_end_the_others(core, watch, tmp_path, monkeypatch):
+    """Whatever goes wrong about one container, the next one is heard of."""
+    web, db = make(core), asyncio.run(sandboxes.create(core, SandboxRequest(name="db")))
+    real = sandboxes.started
+
+    async def started(core, name, *args):
+        if name == web.id:
+            raise OSError(24, "Too many open files")
+        return await real(core, name, *args)
+
+    monkeypatch.setattr(sandboxes, "started", started)
+
+    async def scenario():
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(watch._do_work())
+            for sandbox in (web, db):
+                (tmp_path / "containers" / f"{sandbox.id}.pid").write_text(str(os.getpid()))
+            watch._files_changed()
+            async with asyncio.timeout(10):
+                while core.state.sandbox("db").phase is not Phase.RUNNING:
+                    await asyncio.sleep(0.01)
+            task.cancel()
+            for sandbox in list(watch._pidfds):
+                watch._unfollow(sandbox)
+
+    asyncio.run(scenario())

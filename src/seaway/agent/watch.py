@@ -17,6 +17,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from seaway.agent import sandboxes
 from seaway.agent.core import Core
 from seaway.errors import NotFound, SeawayError, from_errno
@@ -24,7 +26,9 @@ from seaway.kernel import netns
 from seaway.kernel.processes import alive, open_pidfd
 from seaway.model.sandbox import Phase, Sandbox, SandboxId
 
-_IN_CLOSE_WRITE, _IN_MOVED_TO = 0x8, 0x80  # inotify(7)
+log = structlog.get_logger()
+
+_IN_CLOSE_WRITE, _IN_MOVED_TO, _IN_Q_OVERFLOW = 0x8, 0x80, 0x4000  # inotify(7)
 _EVENT = struct.Struct("=iIII")  # struct inotify_event without the name
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -137,16 +141,22 @@ class ContainerWatch:
     async def _do_work(self) -> None:
         while True:
             work = await self._work.get()
-            with suppress(SeawayError):
+            try:
                 await work()
+            except SeawayError as err:
+                log.warning("container_work_failed", error=str(err))
+            except Exception:  # one container must not end the agent of them all
+                log.exception("container_work_crashed")
 
     def _files_changed(self) -> None:
         data = os.read(self._inotify, 1 << 16)
         at = 0
         while at < len(data):
-            *_, length = _EVENT.unpack_from(data, at)
-            name = data[at + 16 : at + 16 + length].rstrip(b"\0").decode()
+            _, mask, _, length = _EVENT.unpack_from(data, at)
+            name = os.fsdecode(data[at + 16 : at + 16 + length].rstrip(b"\0"))
             at += 16 + length
+            if mask & _IN_Q_OVERFLOW:
+                self._work.put_nowait(self._find_starts)
             stem, _, suffix = name.rpartition(".")
             if suffix == "pid":
                 self._work.put_nowait(partial(self._appeared, SandboxId(stem)))
@@ -155,6 +165,14 @@ class ContainerWatch:
         """A pid file was written."""
         if sandbox in self._core.state.sandboxes:
             await self.appeared(sandbox)
+
+    async def _find_starts(self) -> None:
+        """Look at every pid file: more were written than the kernel remembers."""
+        for sandbox in list(self._core.state.sandboxes.values()):
+            pid = self._read_pid(sandbox.id)
+            if pid and netns.same(netns.of_pid(pid), sandbox.netns):
+                with suppress(SeawayError):
+                    await self._appeared(sandbox.id)
 
     async def appeared(self, sandbox: SandboxId, container: str = "", pid: int = 0) -> Sandbox:
         """Take note that a container's process runs, and watch it."""
