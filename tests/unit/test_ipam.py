@@ -150,6 +150,40 @@ def test_the_first_free_subnet_of_the_pools():
         free_v4([Taken(prefix=pool, by="x") for pool in V4_POOLS])
 
 
+def test_a_range_of_any_size_keeps_the_subnets_it_touches():
+    """A single address, a range across two pools' edge, the last one of a pool."""
+    first, second, _ = V4_POOLS
+    blocks = list(first.subnets(new_prefix=24))
+    touched = [ip_network("10.0.0.0/15"), *blocks[:3], ip_network((blocks[3][77], 32))]
+    taken = [Taken(prefix=prefix, by="x") for prefix in touched]
+
+    assert blocks[4] == free_v4([*taken, Taken(prefix=SITE, by="x")])
+    all_but_last = [Taken(prefix=block, by="x") for block in blocks[:-1]]
+    assert blocks[-1] == free_v4(all_but_last)
+    rest = [*all_but_last, Taken(prefix=ip_network((blocks[-1][255], 32)), by="x")]
+    assert next(second.subnets(new_prefix=24)) == free_v4(rest)
+
+
+def test_the_thousandth_network_is_found_as_fast_as_the_first():
+    """What is taken is gone through once a pool, and not once for each candidate."""
+
+    class Counting(list):
+        """Counts how often it is gone through."""
+
+        times = 0
+
+        def __iter__(self):
+            """Once more."""
+            self.times += 1
+            return super().__iter__()
+
+    blocks = [block for pool in V4_POOLS for block in pool.subnets(new_prefix=24)]
+    taken = Counting(Taken(prefix=block, by="x") for block in blocks[:1000])
+
+    assert blocks[1000] == free_v4(taken)
+    assert taken.times <= len(V4_POOLS)
+
+
 def test_ipv6_subnets_come_from_the_name():
     """The same name has the same subnet again; if that is taken, another of the site's."""
     found = free_v6(SITE, "front", [])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from itertools import chain
 from typing import Final
 
 from seaway.errors import Conflict, Exhausted
@@ -71,11 +70,21 @@ def free_v4(taken: Collection[Taken]) -> IPv4Network:
     Raises:
         Exhausted: Every one of them overlaps something.
     """
-    candidates = chain.from_iterable(pool.subnets(new_prefix=V4_LENGTH) for pool in V4_POOLS)
-    for candidate in candidates:
-        if overlap(candidate, taken) is None:
-            return candidate
+    for pool in V4_POOLS:
+        first, last = _blocks(pool)
+        used: set[int] = set()
+        for low, high in (_blocks(t.prefix) for t in taken if isinstance(t.prefix, IPv4Network)):
+            used.update(range(max(low, first), min(high, last) + 1))
+        for number in range(first, last + 1):
+            if number not in used:
+                return IPv4Network((number << (32 - V4_LENGTH), V4_LENGTH))
     raise Exhausted("every subnet of the address pools is in use: name one with --subnet")
+
+
+def _blocks(prefix: IPv4Network) -> tuple[int, int]:
+    """Return the first and the last /24 that *prefix* has a share of, as numbers."""
+    shift = 32 - V4_LENGTH
+    return int(prefix.network_address) >> shift, int(prefix.broadcast_address) >> shift
 
 
 def free_v6(site: IPv6Network, name: str, taken: Collection[Taken]) -> IPv6Network:
