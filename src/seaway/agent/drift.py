@@ -6,11 +6,11 @@ Announcements only say "look again"; the audit finds out what to do.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import Callable, Container
 from ipaddress import ip_network
+from pathlib import Path
 
 from seaway.kernel import netlink as nl
 from seaway.plan.resources import ROUTE_PROTOCOL, TABLE
@@ -49,6 +49,8 @@ class DriftMonitor:
         self._route = nl.subscribe(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = nl.subscribe(nl.NETLINK_NETFILTER, _NFT_GROUPS)
         self._touched = self._others = False
+        self._program = Path("/proc/self/comm").read_bytes().rstrip(b"\n")
+        self._self = b""  # our process's number as announcements have it
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -120,9 +122,13 @@ class DriftMonitor:
             else:
                 self._others = True
             return
-        # The end of a transaction names who made it (NFTA_GEN_PROC_PID, big endian).
-        pid = next((int.from_bytes(d) for k, d in nl.attrs(body[4:]) if k == 2), 0)
-        if pid != os.getpid():
+        # The end of a transaction names who made it: NFTA_GEN_PROC_PID, which is no number of
+        # ours where we have a pid namespace of our own, and NFTA_GEN_PROC_NAME.
+        maker = dict(nl.attrs(body[4:]))
+        pid = maker.get(2, b"")
+        if self._touched and not self._self and maker.get(3, b"").rstrip(b"\0") == self._program:
+            self._self = pid  # an agent that starts puts its rules in place
+        if pid != self._self:
             if self._touched:
                 self._on_drift("our nftables rules were changed")
             if self._others:
