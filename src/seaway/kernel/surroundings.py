@@ -24,7 +24,7 @@ _RTN_UNICAST = 1
 _MTU = 1500  # bytes, Ethernet's; taken where no default route tells
 _MTU_MAX = 65535
 _INNER_KINDS = frozenset({"veth", "tun", "dummy"})
-_UNSPEAKABLE = frozenset('"*\\')  # nft has no way to say them in a link's name
+_UNSPEAKABLE = frozenset('"*\\\ufffd')  # nft has no way to say them in a link's name
 
 
 def facts(sock: nl.Netlink) -> HostFacts:
