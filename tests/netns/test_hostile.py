@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from seaway.kernel import observe
+from seaway.kernel import observe, surroundings
 from seaway.plan.sandboxes import plan_sandbox, veth_name
 from tests.support import frames
 from tests.support.agent import agent_on
@@ -103,7 +103,10 @@ def test_what_one_namespace_holds_harms_no_other(site, harm):
     for gone in (on(db, FRONT, 4), on(web, FRONT, 3)):
         assert veth_name(gone.endpoint) not in links + rules
     assert "8080" not in rules
-    assert (harm == next(iter(HARM))) == (site.kernel.error == ""), site.kernel.error
+    harmless = harm == next(iter(HARM))
+    assert harmless == (site.kernel.error == ""), site.kernel.error
+    assert harmless == (not site.todo())
+    assert not site.kernel.unseen
 
     change(site, bad)
     site.settle()
@@ -125,6 +128,24 @@ def test_a_change_is_made_in_full_beside_a_refusal(site):
     change(site, web)
     left = site.host.run("ip -o link") + site.host.run("nft list table inet seaway")
     assert veth_name(on(web, FRONT, 3).endpoint) not in left
+
+
+def test_odd_names_on_the_host(site):
+    """What has the host's network may call links there what it likes, also a bridge that leads
+    out, of which we have no way to speak to nft."""
+    site.host.shell(ODD_NAME)
+    site.host.shell(
+        r"""odd="$(printf '\377%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)"
+        ip link add "$odd" type bridge; ip link set "$odd" up; ip route add default dev "$odd"
+        ip link add 'a"*\b' type bridge; ip link set eth0 master 'a"*\b'"""
+    )
+    site.facts = surroundings.facts(site.applier.netlink)
+    web = box(site.b, "web")
+    site.put(web, on(web, FRONT, 3))
+    site.settle()
+
+    with site.b.serving(80):
+        greet(site, "10.77.1.3")
 
 
 def test_what_nobody_thought_of_harms_no_other(site, monkeypatch):
