@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from bench.programs import Failed
 from bench.questions import attach, cli, dns, memory, path, ports, run
@@ -39,10 +40,10 @@ def main() -> int:
         print("bench: network namespaces need root: use sudo", file=sys.stderr)
         return 1
     subprocess.run([str(Path(__file__).with_name("setup.sh"))], check=True)
-    # Also when told to end, nothing is left behind: what the stage is made of cleans up.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     began = time.time()
-    with built(_sizes(options), Patience(longest=options.patience)) as stage:
+    patience = Patience(longest=options.patience, tries=1 if options.quick else Patience().tries)
+    with built(_sizes(options), patience) as stage:
         samples, complete = _ask(stage, options.question or [*QUESTIONS])
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     outcome = Run(command=command, began=began, samples=samples)
@@ -51,6 +52,13 @@ def main() -> int:
     if options.write:
         options.write.write_text(outcome.document())
     return 0 if complete else 1
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """Leave as after an exception, so that nothing is left behind; once is enough."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _ask(stage: Stage, questions: Sequence[str]) -> tuple[list[Sample], bool]:
@@ -90,7 +98,7 @@ def _options() -> argparse.Namespace:
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
-    sizes = QUICK if options.quick else Sizes(slow=options.slow or not options.question)
+    sizes = replace(QUICK if options.quick else Sizes(), slow=options.slow or not options.question)
     given = {k: v for k in ("rounds", "seconds") if (v := getattr(options, k)) is not None}
     return replace(sizes, **given)
 

@@ -49,6 +49,7 @@ class Goal:
         unit: Of all of them; "" for a ratio.
         at_least, at_most: What is to be reached; one of the two.
         ahead_of: This peer's figure is to be beaten too.
+        cost: What it is made of, told where it is missed.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
     ahead_of: str = ""
+    cost: str = ""
 
     def reached(self, samples: Sequence[Sample]) -> bool | None:
         """Is it reached?  None if it was not measured."""
@@ -78,6 +80,9 @@ def _same_host(kind: str) -> Goal:
         peers=tuple(Figure(what=what, who=w, base=path.VETH) for w in (DOCKER, NETAVARK, CNI)),
         at_least=0.75,
         ahead_of=DOCKER,
+        cost="routing over two veth pairs without rules or connection tracking reaches about 0.83 "
+        "of round trips and 0.86 of connections; tracking a connection costs most of the rest, "
+        "the spoof check 3 %",
     )
 
 
@@ -134,6 +139,8 @@ GOALS = (
         unit="ms",
         peers=tuple(Figure(what=ports.PUBLISH, who=w) for w in ("docker run", NETAVARK, CNI)),
         at_most=40,
+        cost="binding 1,000 sockets takes 9 ms, one transaction of 2,000 elements 8 ms, reading the "
+        "request 5 ms, the plan 5 ms, the reply 3 ms",
     ),
     Goal(
         text="`run -d`, more than `podman run -d --network none`",
@@ -141,6 +148,7 @@ GOALS = (
         unit="ms",
         peers=(_run(run.SEAWAY_PORT), _run(run.PODMAN_PORT, run.PODMAN_BARE)),
         at_most=25,
+        cost="Python starts in 8 ms, imports take 3 ms, attaching 5 ms, the word that it runs 1 ms",
     ),
     Goal(
         text="DNS, own names, 32 outstanding",

@@ -49,6 +49,12 @@ class Run:
         lines += [_row(g, self.samples) for g in GOALS if g.figure.value(self.samples) is not None]
         return "\n".join(lines)
 
+    def missed(self) -> str:
+        """Say what the missed figures are made of."""
+        found = [g for g in GOALS if g.reached(self.samples) is False]
+        lines = [f"- {g.text}: {g.cost or 'not looked into yet'}." for g in found]
+        return "\n".join(["Missed:", "", *lines]) if lines else "All of them are reached."
+
     def details(self) -> str:
         """Render every probe: how often it was taken, and what came of it."""
         lines = ["| what | who | median | least | most | samples (disturbed) |"]
@@ -62,7 +68,12 @@ class Run:
         day = time.strftime("%-d %B %Y", time.gmtime(self.began))
         facts = "\n".join(f"- {line}" for line in machine.describe())
         return _DOCUMENT.format(
-            command=self.command, day=day, machine=facts, table=self.table(), details=self.details()
+            command=self.command,
+            day=day,
+            machine=facts,
+            table=self.table(),
+            missed=self.missed(),
+            details=self.details(),
         )
 
 
@@ -113,8 +124,9 @@ def _plain(value: float) -> str:
 _DOCUMENT = """\
 # Benchmarks
 
-What Seaway reaches, with its peers measured in the same run. Written by `{command}` on {day}; the
-whole of it is in bench/results as JSON. `make bench` measures again and takes about half an hour.
+What Seaway reaches, with its peers measured in the same run. Written by `{command}` on {day}.
+`make bench` measures again in about twenty minutes on a quiet machine and keeps everything in
+bench/results as JSON; `make bench ARGS="--write docs/benchmarks.md"` writes this page anew.
 
 {machine}
 
@@ -122,8 +134,9 @@ whole of it is in bench/results as JSON. `make bench` measures again and takes a
 
 {table}
 
-A ratio is the median over all rounds of one ratio a round. The reasons for a figure that is missed
-are in [the notes below](#how-it-is-measured).
+A ratio is the median over all rounds of one ratio a round, a plain figure the median of all samples.
+
+{missed}
 
 ## How it is measured
 
