@@ -49,6 +49,8 @@ def main() -> int:
     outcome = Run(command=command, began=began, samples=samples)
     say(f"written to {outcome.save()}")
     print(outcome.table(), outcome.details(), sep="\n\n")
+    if options.quick:
+        say("these sizes are tiny: they show that it works, not what is reached")
     if options.write:
         options.write.write_text(outcome.document())
     return 0 if complete else 1
@@ -94,7 +96,10 @@ def _options() -> argparse.Namespace:
         "--patience", type=float, default=30, help="seconds to wait for idle CPUs, default 30"
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the report to this file")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("--quick measures too little to be written down: drop one of the two")
+    return options
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:

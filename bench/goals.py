@@ -139,8 +139,8 @@ GOALS = (
         unit="ms",
         peers=tuple(Figure(what=ports.PUBLISH, who=w) for w in ("docker run", NETAVARK, CNI)),
         at_most=40,
-        cost="binding 1,000 sockets takes 9 ms, one transaction of 2,000 elements 8 ms, reading the "
-        "request 5 ms, the plan 5 ms, the reply 3 ms",
+        cost="binding 1,000 sockets takes 9 ms, one transaction of 2,000 elements 8 ms, reading "
+        "the request 5 ms, the plan 5 ms, the reply 3 ms",
     ),
     Goal(
         text="`run -d`, more than `podman run -d --network none`",

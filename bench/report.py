@@ -134,7 +134,8 @@ bench/results as JSON; `make bench ARGS="--write docs/benchmarks.md"` writes thi
 
 {table}
 
-A ratio is the median over all rounds of one ratio a round, a plain figure the median of all samples.
+A ratio is the median over all rounds of one ratio a round, any other figure the median of all
+samples.
 
 {missed}
 
