@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import structlog
+
 from seaway.agent.core import Core
 from seaway.errors import SeawayError
 from seaway.kernel import firewalld, host_firewall, surroundings
 from seaway.kernel.netlink import Netlink
 from seaway.plan.host import plan_host
+
+log = structlog.get_logger()
 
 
 class Neighbours:
@@ -38,6 +42,9 @@ class Neighbours:
                 self.error = ""
             except SeawayError as err:
                 self.error = str(err)
+            except Exception as err:  # what others do on this host must not end the agent
+                self.error = f"{type(err).__name__}: {err}"
+                log.exception("look_at_others_crashed")
             try:
                 async with asyncio.timeout(every):
                     await self._kicked.wait()
