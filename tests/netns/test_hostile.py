@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
+from seaway.agent.guests import Neighbours
+from seaway.agent.reconcile import Pace
 from seaway.kernel import observe, surroundings
 from seaway.plan.sandboxes import plan_sandbox, veth_name
 from tests.support import frames
 from tests.support.agent import agent_on
+from tests.support.core import MemoryStore, bare_core
 from tests.support.model import network, on, sandbox
 from tests.support.netns import cable, namespaces
 from tests.support.talk import recording, tell
@@ -167,6 +172,62 @@ def test_what_nobody_thought_of_harms_no_other(site, monkeypatch):
     assert {bad.netns: "ValueError: what is that?"} == site.kernel.unseen
     with site.b.serving(80):
         greet(site, "10.77.1.3")
+
+
+def test_a_look_that_crashes_ends_nothing(site, monkeypatch):
+    """It is told like any refusal, and tried again, each time after twice as long."""
+    tries = []
+
+    async def crash():
+        tries.append(time.monotonic())
+        raise ValueError("what is that?")
+
+    async def five_times():
+        loop = asyncio.ensure_future(site.kernel.run(Pace(settle=0, retry=0.02, resync=60)))
+        async with asyncio.timeout(5):
+            while len(tries) < 5:
+                await asyncio.sleep(0.01)
+        assert "ValueError: what is that?" == site.kernel.error
+        monkeypatch.undo()
+        async with asyncio.timeout(5):
+            while site.kernel.error:
+                await asyncio.sleep(0.01)
+        assert loop.cancel()
+
+    monkeypatch.setattr(site.kernel, "look_aside", crash)
+    site.kernel.kick("the test")
+    asyncio.run(five_times())
+
+    waits = [later - sooner for sooner, later in pairwise(tries)]
+    assert all(wait >= 0.019 * 2**n for n, wait in enumerate(waits)), waits
+
+
+def test_what_others_do_on_the_host_does_not_end_the_agent(monkeypatch):
+    """Their firewall cannot be made sense of: told in status, until it can."""
+    core = bare_core(MemoryStore())
+    guests = Neighbours(core, None)
+
+    async def crash():
+        raise ValueError("what is that?")
+
+    async def fine():
+        pass
+
+    async def come_and_go():
+        monkeypatch.setattr(guests, "_look", crash)
+        loop = asyncio.ensure_future(guests.run(settle=0))
+        async with asyncio.timeout(5):
+            while not guests.error:
+                await asyncio.sleep(0.01)
+        assert "ValueError: what is that?" == guests.error
+        monkeypatch.setattr(guests, "_look", fine)
+        guests.kick()
+        async with asyncio.timeout(5):
+            while guests.error:
+                await asyncio.sleep(0.01)
+        assert loop.cancel()
+
+    asyncio.run(come_and_go())
 
 
 def test_an_agent_starts_beside_a_refusal():
