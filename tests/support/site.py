@@ -198,7 +198,7 @@ class Site:
 @contextmanager
 def running_site(name: str) -> Iterator[Site]:
     """A lab for one module of tests; at the end it is as empty as at the start."""
-    with _turn(name), running_lab(name) as lab:
+    with _free(name) as own, running_lab(own) as lab:
         site = Site(lab)
         before = site.snapshot()
         assert [] == before["plan"]
@@ -208,11 +208,17 @@ def running_site(name: str) -> Iterator[Site]:
 
 
 @contextmanager
-def _turn(name: str) -> Iterator[None]:
-    """Wait for another run of the same tests on this machine: its lab has the same name."""
-    with Path(gettempdir(), f"seaway-test-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _free(name: str) -> Iterator[str]:
+    """Keep other runs of the same tests on this machine from the lab that is yielded."""
+    for candidate in (name, *(f"{name}-{n}" for n in range(2, 10))):
+        with Path(gettempdir(), f"seaway-test-{candidate}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield candidate
+            return
+    raise AssertionError(f"nine runs of {name} at once")
 
 
 def check_empty(site: Site, before: dict[str, Any]) -> None:
