@@ -46,6 +46,16 @@ BREAK = {
     "gateway's address deleted": "ip address del 10.77.1.1/32 dev swg0",
     "gateway's IPv6 address deleted": "ip address del fd77:1::1/128 dev swg0",
     "router's address deleted": "ip address del fe80::1/64 dev {veth}",
+    "IPv4 forwarding off": "sysctl -qw net.ipv4.ip_forward=0",
+    "IPv6 forwarding off": "sysctl -qw net.ipv6.conf.all.forwarding=0",
+    "neighbour deleted": "ip neigh del 10.77.1.2 dev {veth}",
+    "IPv6 neighbour deleted": "ip neigh del fd77:1::2 dev {veth}",
+    "neighbour moved": "ip neigh replace 10.77.1.2 lladdr 02:00:00:00:00:99 dev {veth}",
+    "route replaced": "ip route replace 10.77.1.2/32 dev eth0",
+    "IPv6 route replaced": "ip route replace fd77:1::2/128 dev eth0",
+    "link's MTU changed": "ip link set {veth} mtu 1300",
+    "link's MAC changed": "ip link set {veth} address 02:00:00:00:00:99",
+    "gateway's link MTU changed": "ip link set swg0 mtu 1300",
 }
 
 
@@ -115,3 +125,12 @@ def test_a_burst_of_changes_is_one_look(site):
 
     wait_until(lambda: not site.plan() and "10.77.1.2" in site.host.run("ip route"))
     assert len(site.events("kernel_repaired")) - before <= 3
+
+
+def test_a_namespace_that_goes_before_a_look_is_forgotten(site):
+    """The look comes first, the announcement that its link has gone after it."""
+    for _ in range(5):
+        with namespaces("gone") as (gone,):
+            site.attach("fleeting", gone, "front")
+        site.plan()
+        wait_until(lambda: len(site.get("sandboxes")) == 1, what="forgotten")

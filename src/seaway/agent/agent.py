@@ -118,7 +118,12 @@ class Agent:
         self.watch.check_attached()
 
     def _plans(self) -> Plans:
-        return self.core.plans()
+        """Plan everything.  What has lost its namespace is not in it: the look that comes before
+        the announcement of its link's end would be the last to know of it."""
+        plans = self.core.plans()
+        if any(f"sandbox/{i}" not in plans for i in self.core.state.sandboxes):
+            self.watch.check_attached()
+        return plans
 
     # -- what it says about itself -------------------------------------------------------------
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Container
-from ipaddress import ip_network
+from collections.abc import Callable, Container, Hashable, Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from seaway.kernel import netlink as nl
-from seaway.plan.resources import ROUTE_PROTOCOL, TABLE
+from seaway.plan.resources import ROUTE_PROTOCOL, TABLE, Link, Neighbour, Resource
 
-_ROUTE_GROUPS = (1, 5, 7, 9, 11)  # RTNLGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_ROUTE_GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
+"""RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF,
+IPV6_NETCONF: include/uapi/linux/rtnetlink.h."""
+_RTM_NEWNETCONF = 80
+_ALL_LINKS = struct.pack("=i", -1)  # NETCONFA_IFINDEX_ALL, linux/netconf.h
+_RTPROT_KERNEL = 2  # routes that come with an address
+_NDMSG = struct.Struct("=B3xiH")  # struct ndmsg, linux/neighbour.h: family, link, state
+_NUD_PERMANENT = 0x80
 _NFT_GROUPS = (7,)  # NFNLGRP_NFTABLES, include/uapi/linux/netfilter/nfnetlink.h
 _NEWGEN = 15  # NFT_MSG_NEWGEN, linux/netfilter/nf_tables.h
 _SUBSYS_NFTABLES = 10
@@ -28,7 +35,7 @@ class DriftMonitor:
     """Listens in the namespace it was made in.
 
     Args:
-        known: Keys of the resources we hold; anything else is not ours to mind.
+        known: The resources we hold, by key; anything else is not ours to mind.
         own_ports: Netlink port numbers whose effects are our own doing.
         on_drift: Called with a reason when something of ours was touched.
         on_others: Called when somebody else changed their nftables rules, their
@@ -37,7 +44,7 @@ class DriftMonitor:
 
     def __init__(
         self,
-        known: Callable[[], Container[object]],
+        known: Callable[[], Mapping[Hashable, Resource]],
         own_ports: Container[int],
         on_drift: Callable[[str], None],
         on_others: Callable[[], None],
@@ -87,25 +94,72 @@ class DriftMonitor:
             return
         if _may_lead_out(kind, body):
             self._on_others()
-        if kind == nl.RTM_DELLINK or (kind == nl.RTM_NEWLINK and _went_down(body)):
-            name = _text(body, 16, 3)
-            if ("link", "", name) in self._known():
-                self._on_drift(f"link {name} was changed")
-        elif kind == nl.RTM_DELROUTE and body[5] == ROUTE_PROTOCOL:
-            key = _route_key(body)
-            if key in self._known():
-                self._on_drift(f"the route to {key[3]} was removed")
-        elif kind == nl.RTM_DELADDR:
-            self._address_gone(body)
+        if (why := self._drift_in(kind, body)) is not None:
+            self._on_drift(why)
 
-    def _address_gone(self, body: bytes) -> None:
-        index = struct.unpack_from("=I", body, 4)[0]
-        try:
-            name = socket.if_indextoname(index)
-        except OSError:
-            return  # the link has gone, and says so itself
-        if ("link", "", name) in self._known():
-            self._on_drift(f"an address of {name} was removed")
+    def _drift_in(self, kind: int, body: bytes) -> str | None:
+        """Say what was done to something of ours, if that is what the announcement is about."""
+        if kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
+            return self._link_changed(kind, body)
+        if kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
+            return self._route_changed(kind, body)
+        if kind in (nl.RTM_NEWNEIGH, nl.RTM_DELNEIGH):
+            return self._neighbour_changed(kind, body)
+        if kind == nl.RTM_DELADDR:
+            return self._address_gone(body)
+        if kind == _RTM_NEWNETCONF:
+            return self._forwarding_stopped(body)
+        return None
+
+    def _link_changed(self, kind: int, body: bytes) -> str | None:
+        found = dict(nl.attrs(body[16:]))
+        name = found.get(3, b"").rstrip(b"\0").decode(errors="replace")  # IFLA_IFNAME
+        ours = self._known().get(("link", "", name))
+        if not isinstance(ours, Link):
+            return None
+        mac, mtu = found.get(1, b"").hex(":"), struct.unpack("=I", found.get(4, bytes(4)))[0]
+        differs = (ours.mac and mac != ours.mac) or (ours.mtu and mtu != ours.mtu)
+        if kind == nl.RTM_DELLINK or differs or _went_down(body):
+            return f"link {name} was changed"
+        return None
+
+    def _route_changed(self, kind: int, body: bytes) -> str | None:
+        protocol = body[5]
+        if kind == nl.RTM_DELROUTE and protocol != ROUTE_PROTOCOL:
+            return None
+        if kind == nl.RTM_NEWROUTE and protocol == _RTPROT_KERNEL:
+            return None
+        key = _route_key(body)
+        if key not in self._known():
+            return None
+        return f"the route to {key[3]} was {'removed' if kind == nl.RTM_DELROUTE else 'replaced'}"
+
+    def _neighbour_changed(self, kind: int, body: bytes) -> str | None:
+        family, index, state = _NDMSG.unpack_from(body)
+        found = dict(nl.attrs(body[12:]))
+        if family not in (socket.AF_INET, socket.AF_INET6) or 1 not in found:  # NDA_DST
+            return None
+        address = ip_address(found[1])
+        ours = self._known().get(("neighbour", "", _link_name(index), address))
+        if not isinstance(ours, Neighbour):
+            return None
+        as_it_was = state == _NUD_PERMANENT and found.get(2, b"").hex(":") == ours.mac
+        if kind == nl.RTM_NEWNEIGH and as_it_was:
+            return None
+        return f"the neighbour {address} was changed"
+
+    def _address_gone(self, body: bytes) -> str | None:
+        name = _link_name(struct.unpack_from("=I", body, 4)[0])
+        ours = ("link", "", name) in self._known()  # a link that has gone says so itself
+        return f"an address of {name} was removed" if ours else None
+
+    def _forwarding_stopped(self, body: bytes) -> str | None:
+        """The switch for all links was turned off; each link tells of its own as well."""
+        found = dict(nl.attrs(body[4:]))
+        if found.get(1) != _ALL_LINKS or found.get(2) != bytes(4):  # NETCONFA_FORWARDING
+            return None
+        name = "net.ipv4.ip_forward" if body[0] == _AF_INET else "net.ipv6.conf.all.forwarding"
+        return f"{name} was set to 0" if ("sysctl", "", name) in self._known() else None
 
     def _is_ours(self, body: bytes) -> bool:
         """Every NFTA_*_TABLE, and NFTA_TABLE_NAME, is attribute 1 and nearly always the first."""
@@ -161,7 +215,7 @@ def _text(body: bytes, header: int, kind: int) -> str:
     return ""
 
 
-def _route_key(body: bytes) -> tuple[object, ...]:
+def _route_key(body: bytes) -> tuple[Hashable, ...]:
     """Rebuild the key of plan.resources.Route."""
     family, length, table, kind = body[0], body[1], body[4], body[7]
     found = dict(nl.attrs(body[12:]))
@@ -170,10 +224,14 @@ def _route_key(body: bytes) -> tuple[object, ...]:
     if family != _AF_INET and metric == 1024:
         metric = 0
     to = ip_network((found.get(1, unspecified), length))
-    link = ""
-    if kind == 2 and 4 in found:  # RTN_LOCAL
-        try:
-            link = socket.if_indextoname(struct.unpack("=I", found[4])[0])
-        except OSError:
-            link = "?"
-    return ("route", "", table, to, metric, link if kind == 2 else "")
+    local = kind == 2 and 4 in found  # RTN_LOCAL, RTA_OIF
+    link = _link_name(struct.unpack("=I", found[4])[0]) if local else ""
+    return ("route", "", table, to, metric, link)
+
+
+def _link_name(index: int) -> str:
+    """Return what the link is called; "?" if it has gone."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return "?"

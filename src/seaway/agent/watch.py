@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from seaway.agent import sandboxes
-from seaway.agent.core import Core
+from seaway.agent.core import Core, reachable
 from seaway.errors import NotFound, SeawayError, from_errno
 from seaway.kernel import netns
 from seaway.kernel.processes import alive, open_pidfd
@@ -119,7 +119,7 @@ class ContainerWatch:
 
         async def work() -> None:
             for sandbox in list(self._core.state.sandboxes.values()):
-                if not sandbox.made_netns and not netns.exists(sandbox.netns):
+                if not reachable(sandbox):
                     await sandboxes.stopped(self._core, sandbox.id)
 
         self._work.put_nowait(work)
