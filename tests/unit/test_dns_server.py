@@ -348,7 +348,7 @@ def test_connections_that_break_the_rules_are_closed(sent, idle):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("limits", [TcpLimits(total=2), TcpLimits(per_source=2)])
+@pytest.mark.parametrize("limits", [TcpLimits(total=2), TcpLimits(per_owner=2)])
 def test_connections_are_bounded(limits):
     """One too many is closed at once; when another ends there is room again."""
 
@@ -366,7 +366,7 @@ def test_connections_are_bounded(limits):
             assert ["10.0.0.3"] == addresses(*await site.ask_over_tcp(ask("web")))
 
     asyncio.run(scenario())
-    assert (256, 32, 10.0) == (TcpLimits().total, TcpLimits().per_source, TcpLimits().idle)
+    assert (256, 32, 10.0) == (TcpLimits().total, TcpLimits().per_owner, TcpLimits().idle)
 
 
 def test_ending_closes_everything():
@@ -466,7 +466,7 @@ def test_a_connection_that_was_never_served_is_closed():
 
         async def admit_and_end():
             async with asyncio.TaskGroup() as group:
-                talks.admit(group, ours, "me")
+                talks.admit(group, ours, "me", "me")
                 raise ValueError
 
         with pytest.raises(ExceptionGroup):
@@ -492,5 +492,29 @@ def test_a_flood_does_not_starve_others():
                     ids = {read(await loop.sock_recv(sock, 512)).id for _ in range(150)}
 
         assert set(range(150)) == ids
+
+    asyncio.run(scenario())
+
+
+def test_a_container_s_connections_count_together():
+    """From whichever of its addresses they come; another container's do not."""
+    mine, others = ("127.0.0.2", "127.0.0.3"), "127.0.0.4"
+
+    async def scenario():
+        async with running(tcp=TcpLimits(per_owner=2)) as site:
+            site.directory.put("many", [member("many", "net", "many", at=mine)])
+            site.directory.put("other", [member("other", "net", "other", at=(others,))])
+            opened = [
+                await asyncio.open_connection("127.0.0.1", site.port, local_addr=(source, 0))
+                for source in (*mine, mine[0], others)
+            ]
+            assert await ends(opened[2][0])
+            for reader, writer in (*opened[:2], opened[3]):
+                question = ask("web")
+                writer.write(len(question).to_bytes(2, "big") + question)
+                assert ["10.0.0.3"] == addresses(await read_framed(reader))
+            for _, writer in opened:
+                writer.close()
+                await writer.wait_closed()
 
     asyncio.run(scenario())

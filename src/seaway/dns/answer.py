@@ -163,6 +163,11 @@ class Directory:
                 return message[:2] + entry.head + message[12 : entry.end] + next(entry.tails)
         return self._consider(message, asker)
 
+    def owner_of(self, source: str) -> str:
+        """Return who asks from *source*; a stranger is its own owner."""
+        asker = self._askers.get(source)
+        return asker.owner if asker is not None else source
+
     def _admit(
         self, owner: str, held: tuple[Member, ...], upstreams: tuple[str, ...], forwards: bool
     ) -> None:

@@ -176,7 +176,9 @@ class DnsServer:
                     self._pause(sock, source)
                 return
             assert self._group is not None
-            self._conversations.admit(self._group, conn, source or peer[0])
+            asker = source or peer[0]
+            owner = self._directory.owner_of(asker)
+            self._conversations.admit(self._group, conn, asker, owner)
 
     def _pause(self, sock: socket.socket, source: str | None) -> None:
         """Stop accepting for a while: the connection stays queued and would wake us for ever."""

@@ -22,7 +22,7 @@ class TcpLimits:
     """Connections at a time, and seconds a connection may be silent or refuse to read."""
 
     total: int = 256
-    per_source: int = 32
+    per_owner: int = 32
     idle: float = 10.0
 
 
@@ -40,25 +40,30 @@ class Conversations:
         self._reply = reply
         self._limits = limits
         self._open: set[socket.socket] = set()
-        self._per_source: Counter[str] = Counter()
+        self._per_owner: Counter[str] = Counter()
 
-    def admit(self, group: asyncio.TaskGroup, conn: socket.socket, source: str) -> None:
-        """Serve *conn* as a task of *group*, and close it in the end."""
+    def admit(self, group: asyncio.TaskGroup, conn: socket.socket, source: str, owner: str) -> None:
+        """Serve *conn* as a task of *group*, and close it in the end.
+
+        Args:
+            source: Whom its questions are answered as.
+            owner: Whose connections are counted together, from whatever address they come.
+        """
         full = len(self._open) >= self._limits.total
-        if full or self._per_source[source] >= self._limits.per_source:
+        if full or self._per_owner[owner] >= self._limits.per_owner:
             conn.close()
             return
         conn.setblocking(False)
         self._open.add(conn)
-        self._per_source[source] += 1
-        group.create_task(self._converse(conn, source))
+        self._per_owner[owner] += 1
+        group.create_task(self._converse(conn, source, owner))
 
     def close(self) -> None:
         """Close what is still open."""
         for conn in self._open:
             conn.close()
 
-    async def _converse(self, conn: socket.socket, source: str) -> None:
+    async def _converse(self, conn: socket.socket, source: str, owner: str) -> None:
         """Answer questions in order until the other side ends, stalls or breaks the rules."""
         try:
             await self._exchange(conn, source)
@@ -67,9 +72,9 @@ class Conversations:
         finally:
             conn.close()
             self._open.discard(conn)
-            self._per_source[source] -= 1
-            if not self._per_source[source]:
-                del self._per_source[source]
+            self._per_owner[owner] -= 1
+            if not self._per_owner[owner]:
+                del self._per_owner[owner]
 
     async def _exchange(self, conn: socket.socket, source: str) -> None:
         loop = asyncio.get_running_loop()
