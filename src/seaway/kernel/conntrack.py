@@ -59,14 +59,14 @@ def udp_flows(sock: nl.Netlink, version: int, port: int | None = None) -> Iterat
     """List the UDP flows of one IP version in the socket's namespace.
 
     Args:
-        port: Only flows to this port; the kernel picks them out (since 5.8).
+        port: Only flows to this port.  The kernel picks out what is asked for (since 5.8).
     """
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     request = struct.pack("=BBH", family, 0, 0)
     try:
-        bodies = list(sock.dump(_GET, request + (_only_to(port) if port is not None else b"")))
+        bodies = list(sock.dump(_GET, request + _only(port)))
     except KernelError as err:
-        if port is None or err.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        if err.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
         bodies = list(sock.dump(_GET, request))
     for body in bodies:
@@ -85,14 +85,15 @@ def udp_flows(sock: nl.Netlink, version: int, port: int | None = None) -> Iterat
         )
 
 
-def _only_to(port: int) -> bytes:
-    """Pack a filter: UDP, and this destination port of the first packet."""
+def _only(port: int | None) -> bytes:
+    """Pack a filter: UDP and, if given, this destination port of the first packet."""
     nested = 0x8000  # NLA_F_NESTED
-    proto = nl.attr(1, bytes([_UDP])) + nl.attr(3, port.to_bytes(2))  # CTA_PROTO_NUM, _DST_PORT
+    proto, flags = nl.attr(1, bytes([_UDP])), 1 << 3  # CTA_PROTO_NUM
+    if port is not None:
+        proto, flags = proto + nl.attr(3, port.to_bytes(2)), flags | 1 << 5  # CTA_PROTO_DST_PORT
     wanted = nl.attr(_TUPLE_ORIG | nested, nl.attr(2 | nested, proto))
-    # CTA_FILTER { CTA_FILTER_ORIG_FLAGS }: CTA_FILTER_F_CTA_PROTO_NUM and _DST_PORT,
-    # net/netfilter/nf_internals.h
-    return wanted + nl.attr(25 | nested, nl.attr_u32(1, 1 << 3 | 1 << 5) + nl.attr_u32(2, 0))
+    # CTA_FILTER { CTA_FILTER_ORIG_FLAGS }, of bits CTA_FILTER_F_*: net/netfilter/nf_internals.h
+    return wanted + nl.attr(25 | nested, nl.attr_u32(1, flags) + nl.attr_u32(2, 0))
 
 
 def cut(sock: nl.Netlink, flows: Iterable[Flow]) -> int:
