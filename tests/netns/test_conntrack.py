@@ -137,21 +137,47 @@ def test_the_kernel_s_filter_agrees_with_a_full_list(site, monkeypatch, version)
     say(site.outside, *(f"udp/{address}_{port}" for port in (*ports, 0x1435)))
     say(site.outside, *(f"tcp/{address}_{port}" for port in ports))
     sock = site.applier.conntrack
-    every = list(conntrack.udp_flows(sock, version))
-    assert {*ports, 0x1435} == {flow.to[1] for flow in every}
     seen = Counter()
     dump = Netlink.dump
+
+    def unfiltered(self, kind, body):
+        return dump(self, kind, body[:4])  # struct nfgenmsg
 
     def counted(self, kind, body):
         for found in dump(self, kind, body):
             seen["all"] += 1
             yield found
 
+    monkeypatch.setattr(Netlink, "dump", unfiltered)
+    every = list(conntrack.udp_flows(sock, version))
+    assert {*ports, 0x1435} == {flow.to[1] for flow in every}
     monkeypatch.setattr(Netlink, "dump", counted)
+    assert every == list(conntrack.udp_flows(sock, version))
+    assert len(ports) + 1 == seen.pop("all")
     for port in (*ports, 1):
         found = list(conntrack.udp_flows(sock, version, port))
         assert [flow for flow in every if flow.to[1] == port] == found
     assert len(ports) == seen["all"]
+
+
+def test_a_range_is_one_look_at_the_table(site, monkeypatch):
+    """A thousand ports are published without asking the kernel a thousand times."""
+    web = box(site.a, "web", "5000-5999:5000-5999/udp")
+    say(site.outside, f"udp/192.0.2.1_{PORT}", "udp/192.0.2.1_6000")
+    site.put(web, on(web, FRONT, 2))
+    looks = Counter()
+    dump = Netlink.dump
+
+    def counted(self, kind, body):
+        looks[self] += 1
+        return dump(self, kind, body)
+
+    monkeypatch.setattr(Netlink, "dump", counted)
+    site.kernel.audit("the test")
+
+    assert 2 == looks[site.applier.conntrack], "one for each family"
+    assert {} == flows(site)
+    assert {"192.0.2.1"} == flows(site, port=6000).keys()
 
 
 def test_a_kernel_without_the_filter(site, monkeypatch):
