@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,11 +18,11 @@ from bench.programs import Failed
 from bench.questions import attach, cli, dns, memory, path, ports, run
 from bench.quiet import Patience
 from bench.report import Run
-from bench.samples import Sample, say
-from bench.stage import QUICK, Sizes, Stage, built
+from bench.samples import say
+from bench.stage import QUICK, Plan, Sizes, Stage, built
 from seaway.errors import SeawayError
 
-QUESTIONS: dict[str, Callable[[Stage], list[Sample]]] = {
+QUESTIONS: dict[str, Callable[[Stage], None]] = {
     "memory": memory.measure,  # first, while the agent is fresh
     "attach": attach.measure,
     "run": run.measure,
@@ -41,19 +41,38 @@ def main() -> int:
         return 1
     subprocess.run([str(Path(__file__).with_name("setup.sh"))], check=True)
     signal.signal(signal.SIGTERM, _end)
-    began = time.time()
-    patience = Patience(longest=options.patience, tries=1 if options.quick else Patience().tries)
-    with built(_sizes(options), patience) as stage:
-        samples, complete = _ask(stage, options.question or [*QUESTIONS])
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    outcome = Run(command=command, began=began, samples=samples)
-    say(f"written to {outcome.save()}")
-    print(outcome.table(), outcome.details(), sep="\n\n")
-    if options.quick:
-        say("these sizes are tiny: they show that it works, not what is reached")
+    outcome = Run(command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]), began=time.time())
+    try:
+        complete = _ask(outcome, options)
+    finally:
+        _print(outcome, quick=options.quick)
     if options.write:
         options.write.write_text(outcome.document())
     return 0 if complete else 1
+
+
+def _ask(outcome: Run, options: argparse.Namespace) -> bool:
+    """Ask one question after the other; one that cannot be measured does not stop the rest."""
+    patience = Patience(longest=options.patience, tries=1 if options.quick else Patience().tries)
+    plan = Plan(sizes=_sizes(options), patience=patience, samples=outcome.samples)
+    complete = True
+    with built(plan) as stage:
+        for question in options.question or QUESTIONS:
+            say(f"-- {question}")
+            try:
+                QUESTIONS[question](stage)
+            except (Failed, SeawayError, OSError) as err:
+                say(f"{question} cannot be measured: {err}")
+                complete = False
+    return complete
+
+
+def _print(outcome: Run, *, quick: bool) -> None:
+    """Print what there is, also of a run that was ended early."""
+    say(f"written to {outcome.save()}")
+    print(outcome.table(), outcome.details(), sep="\n\n")
+    if quick:
+        say("these sizes are tiny: they show that it works, not what is reached")
 
 
 def _end(number: int, _frame: object) -> NoReturn:
@@ -61,20 +80,6 @@ def _end(number: int, _frame: object) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(128 + number)
-
-
-def _ask(stage: Stage, questions: Sequence[str]) -> tuple[list[Sample], bool]:
-    """Ask one question after the other; one that cannot be measured does not stop the rest."""
-    samples: list[Sample] = []
-    complete = True
-    for question in questions:
-        say(f"-- {question}")
-        try:
-            samples += QUESTIONS[question](stage)
-        except (Failed, SeawayError, OSError) as err:
-            say(f"{question} cannot be measured: {err}")
-            complete = False
-    return samples, complete
 
 
 def _options() -> argparse.Namespace:
@@ -108,4 +113,7 @@ def _sizes(options: argparse.Namespace) -> Sizes:
     return replace(sizes, **given)
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except SeawayError as error:
+    sys.exit(f"bench: {error}")

@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench import machine
@@ -23,12 +23,12 @@ class Run:
     Attributes:
         command: What was typed.
         began: Seconds since the epoch.
-        samples: Everything that was measured.
+        samples: Everything that was measured, in that order.
     """
 
     command: str
     began: float
-    samples: Sequence[Sample]
+    samples: list[Sample] = field(default_factory=list)
 
     def save(self) -> Path:
         """Write everything as JSON; return where."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Probe:
 
 def take_rounds(
     probes: Sequence[Probe], rounds: int, patience: Patience, spaces: Sequence[Path]
-) -> list[Sample]:
+) -> Iterator[Sample]:
     """Take every probe once a round, in an order that rotates from round to round.
 
     A probe that fails is reported and left out of that round.
@@ -59,7 +59,6 @@ def take_rounds(
     Args:
         spaces: Network namespaces whose processes are the benchmark's own.
     """
-    found = []
     for number in range(rounds):
         first = number % len(probes)
         for probe in (*probes[first:], *probes[:first]):
@@ -73,8 +72,7 @@ def take_rounds(
                 f"{number + 1}/{rounds} {sample.what}: {sample.who} {sample.value:.6g} "
                 f"{sample.unit}{mark}"
             )
-            found.append(sample)
-    return found
+            yield sample
 
 
 def _take(probe: Probe, number: int, patience: Patience, spaces: Sequence[Path]) -> Sample:

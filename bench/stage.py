@@ -8,6 +8,7 @@ lab down ends everything that was started on it, whatever state it is in.
 from __future__ import annotations
 
 import compileall
+import fcntl
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,11 +27,13 @@ from bench.load import Load
 from bench.quiet import Patience
 from bench.samples import Probe, Sample, take_rounds
 from bench.spaces import Spaces, host_settings
+from seaway.errors import Conflict
 from seaway.lab.agents import agent_command
 from seaway.lab.lifecycle import running_lab
 from seaway.lab.topology import Lab, Machine
 
 NAME = "bench"
+_LOCK = Path("/run/seaway-bench.lock")
 _HOSTS = {"seaway": "host1", "docker": "host2", "podman": "host3", "cni": "host4"}
 
 _NO_AGENT = """
@@ -59,17 +62,31 @@ class Sizes:
     slow: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to measure, and where to put what is measured."""
+
+    sizes: Sizes
+    patience: Patience
+    samples: list[Sample]
+
+
 QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20)
 
 
 class Stage:
-    """Where a question finds what it measures; engines start when first asked for."""
+    """Where a question finds what it measures; engines start when first asked for.
 
-    def __init__(self, lab: Lab, sizes: Sizes, patience: Patience, stack: ExitStack) -> None:
+    Attributes:
+        samples: Everything that was measured so far.
+    """
+
+    def __init__(self, lab: Lab, plan: Plan, stack: ExitStack) -> None:
         self.lab = lab
-        self.sizes = sizes
+        self.sizes = plan.sizes
+        self.samples = plan.samples
         self.spaces = stack.enter_context(Spaces.made())
-        self._patience = patience
+        self._patience = plan.patience
         self._stack = stack
         self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="seaway-bench-")))
 
@@ -82,10 +99,13 @@ class Stage:
         """Return the host that belongs to *engine*."""
         return self.lab.host(_HOSTS[engine])
 
-    def take(self, probes: Sequence[Probe], rounds: int = 0) -> list[Sample]:
+    def take(self, probes: Sequence[Probe], rounds: int = 0) -> None:
         """Measure *probes* in rounds (0: as many as the sizes say)."""
         homes = [machine.netns for machine in self.lab.machines]
-        return take_rounds(probes, rounds or self.sizes.rounds, self._patience, homes)
+        rounds = rounds or self.sizes.rounds
+        # One by one, so that those before are kept when the run is ended.
+        for sample in take_rounds(probes, rounds, self._patience, homes):
+            self.samples.append(sample)
 
     @cached_property
     def load(self) -> Load:
@@ -119,14 +139,29 @@ class Stage:
 
 
 @contextmanager
-def built(sizes: Sizes, patience: Patience) -> Iterator[Stage]:
+def built(plan: Plan) -> Iterator[Stage]:
     """Build the stage, and remove all of it at the end."""
     # As pip does when it installs: the environment may keep a checkout from doing it by itself.
     compileall.compile_dir(Path(seaway.__file__).parent, quiet=1)
-    with running_lab(NAME, hosts=len(_HOSTS), command=_command) as lab, ExitStack() as stack:
+    with _only_one(), running_lab(NAME, len(_HOSTS), _command) as lab, ExitStack() as stack:
         for machine in lab.machines:
             host_settings(machine.netns)
-        yield Stage(lab, sizes, patience, stack)
+        yield Stage(lab, plan, stack)
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """Two benchmarks at a time would measure each other.
+
+    Raises:
+        Conflict: Another one runs.
+    """
+    with _LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict("another benchmark is running: wait for its end") from None
+        yield
 
 
 def _command(machine: Machine) -> list[str]:

@@ -18,10 +18,10 @@ EARLY, LATE = "attach, the first 20 of many", "attach, the last 20 of many"
 _GROUP = 20
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure single attaches in rounds, then many in a row."""
-    samples = stage.take([*_alone(stage), *_connects(stage)])
-    return samples + _many(stage)
+    stage.take([*_alone(stage), *_connects(stage)])
+    _many(stage)
 
 
 def _alone(stage: Stage) -> list[Probe]:
@@ -91,7 +91,7 @@ def _docker_connect(docker: Docker, container: str) -> float:
     return took
 
 
-def _many(stage: Stage) -> list[Sample]:
+def _many(stage: Stage) -> None:
     """Attach to a network of its own, as fast as the answers come."""
     seaway, count = stage.seaway, stage.sizes.endpoints
     seaway.call("POST", "/v1/networks", {"name": "many", "subnets": ["10.244.0.0/16"]})
@@ -107,8 +107,8 @@ def _many(stage: Stage) -> list[Sample]:
         stage.spaces.remove(space)
     seaway.call("DELETE", "/v1/networks/many")
     group = min(_GROUP, count // 2)
-    return [
+    stage.samples += (
         Sample(what=what, who="seaway", unit="ms", round=number, value=value)
         for what, part in ((EARLY, times[:group]), (LATE, times[-group:]))
         for number, value in enumerate(part)
-    ]
+    )

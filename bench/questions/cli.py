@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bench.programs import milliseconds
-from bench.samples import Probe, Sample
+from bench.samples import Probe
 from bench.stage import Stage
 
 LIST = "network ls"
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure whole processes, from start to exit."""
     seaway, docker = stage.seaway, stage.docker
-    return stage.take(
+    stage.take(
         [
             Probe(LIST, "seaway", "ms", lambda: seaway.command_ms("network", "ls")),
             Probe(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.engines.podman import NETWORK
-from bench.samples import Probe, Sample
+from bench.samples import Probe
 from bench.stage import Stage
 
 RATE = "own names, 32 outstanding"
@@ -27,12 +27,12 @@ class _Server:
     name: str
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure Seaway's server, Docker's and aardvark-dns."""
     servers = [_seaway(stage), _docker(stage), _podman(stage)]
     probes = [Probe(RATE, s.who, "/s", partial(_rate, stage, s)) for s in servers]
     probes += [Probe(LATENCY, s.who, "µs", partial(_latency, stage, s)) for s in servers]
-    return stage.take(probes)
+    stage.take(probes)
 
 
 def _seaway(stage: Stage) -> _Server:

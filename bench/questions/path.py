@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.samples import Probe, Sample
+from bench.samples import Probe
 from bench.spaces import wire
 from bench.stage import Stage
 from seaway.lab.topology import Machine
@@ -46,13 +46,13 @@ class _Pair:
     v4: str
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure every path in rounds."""
     pairs = [_seaway(stage), _docker(stage), _netavark(stage), _cni(stage)]
     paths = [*_bare(stage), *(path for pair in pairs for path in _of(stage, pair))]
     for path in paths:
         stage.load.serve(path.server, path.port)
-    return stage.take([_probe(stage, path, kind) for path in paths for kind in KINDS])
+    stage.take([_probe(stage, path, kind) for path in paths for kind in KINDS])
 
 
 def name(*words: str) -> str:

@@ -17,19 +17,18 @@ WITHDRAW = "withdraw many ports"
 _FIRST_PORT = 20000
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure Seaway in rounds, and each peer once."""
-    samples = _seaway(stage)
+    _seaway(stage)
     if stage.sizes.slow:
-        samples += stage.take(_peers(stage), rounds=1)
-    return samples
+        stage.take(_peers(stage), rounds=1)
 
 
 def _range(stage: Stage) -> range:
     return range(_FIRST_PORT, _FIRST_PORT + stage.sizes.ports)
 
 
-def _seaway(stage: Stage) -> list[Sample]:
+def _seaway(stage: Stage) -> None:
     seaway = stage.seaway
     flags = [f"{port}:{port}" for port in _range(stage)]
     removals: list[float] = []
@@ -43,11 +42,11 @@ def _seaway(stage: Stage) -> list[Sample]:
         stage.spaces.remove(space)
         return took
 
-    samples = stage.take([Probe(PUBLISH, "seaway", "ms", publish)])
-    return samples + [
+    stage.take([Probe(PUBLISH, "seaway", "ms", publish)])
+    stage.samples += (
         Sample(what=WITHDRAW, who="seaway", unit="ms", round=number, value=value)
         for number, value in enumerate(removals)
-    ]
+    )
 
 
 def _peers(stage: Stage) -> list[Probe]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bench.engines.podman import IMAGE, NETWORK
 from bench.programs import milliseconds
-from bench.samples import Probe, Sample
+from bench.samples import Probe
 from bench.stage import Stage
 
 RUN = "run -d"
@@ -18,7 +18,7 @@ PODMAN_BARE, PODMAN_PORT = "podman (netavark), no network", "podman (netavark), 
 _COMMAND = (IMAGE, "sleep", "100000")
 
 
-def measure(stage: Stage) -> list[Sample]:
+def measure(stage: Stage) -> None:
     """Measure starts in rounds; removals are not measured."""
     seaway, podman = stage.seaway, stage.podman
 
@@ -51,7 +51,7 @@ def measure(stage: Stage) -> list[Sample]:
     def podmans_none() -> float:
         return timed(lambda: podman.start("--network", "none"), podman.remove)
 
-    return stage.take(
+    stage.take(
         [
             Probe(RUN, BARE, "ms", bare),
             Probe(RUN, "seaway", "ms", ours),
