@@ -45,7 +45,8 @@ def main() -> int:
     try:
         complete = _ask(outcome, options)
     finally:
-        _print(outcome, quick=options.quick)
+        if outcome.samples:
+            _print(outcome, quick=options.quick)
     if options.write:
         options.write.write_text(outcome.document())
     return 0 if complete else 1
