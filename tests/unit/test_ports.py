@@ -305,3 +305,24 @@ def test_publishing_what_is_exposed():
 
     assert spec(80, count=3, protocol="udp") == exposed.publish()
     assert "80-82/udp" == str(exposed)
+
+
+@pytest.mark.parametrize(
+    ("text", "versions", "expected"),
+    [
+        ("8080:80", {4, 6}, "8080:80/tcp"),
+        ("8080:80", {4}, "0.0.0.0:8080:80/tcp"),
+        ("8080:80", {6}, "[::]:8080:80/tcp"),
+        ("127.0.0.1:8080:80", {4}, "127.0.0.1:8080:80/tcp"),
+        ("[::1]:8080:80", {4, 6}, "[::1]:8080:80/tcp"),
+    ],
+)
+def test_only_what_the_container_has_addresses_for_is_asked_for(text, versions, expected):
+    """Nobody is to meet silence on an address that leads nowhere."""
+    assert expected == str(parse_publish(text).narrowed(versions))
+
+
+def test_a_host_address_that_leads_nowhere_is_refused():
+    """The message says which version is missing."""
+    with pytest.raises(InvalidSpec, match="no IPv6 address"):
+        parse_publish("[::1]:8080:80").narrowed({4})

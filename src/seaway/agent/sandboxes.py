@@ -67,8 +67,9 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
     )
     _check_ports_usable(core, request, specs)
     endpoints = _endpoints(core, sandbox, request.networks)
+    specs = tuple(spec.narrowed(_reachable_by(core, endpoints)) for spec in specs)
     published = core.bindings.bind(identity, name, specs)
-    sandbox = replace(sandbox, published=published)
+    sandbox = replace(sandbox, asked=specs, published=published)
     try:
         core.state.commit(Change(put=[sandbox, *endpoints]))
     except BaseException:
@@ -84,6 +85,16 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
     core.index(sandbox)  # by now a namespace of our making is there too
     core.events.add("sandbox_created", name, networks=",".join(r.network for r in request.networks))
     return sandbox
+
+
+def _reachable_by(core: Core, endpoints: Iterable[Endpoint]) -> set[int]:
+    """Return the IP versions by which packets for published ports can come in."""
+    usable = (e for e in endpoints if _takes_ports(core.state.networks[e.network]))
+    return {address.version for e in usable for address in e.addresses}
+
+
+def _takes_ports(network: Network) -> bool:
+    return network.routed and not network.internal
 
 
 def _namespace(core: Core, request: SandboxRequest, identity: SandboxId) -> str:
@@ -115,7 +126,7 @@ def _check_ports_usable(core: Core, request: SandboxRequest, specs: Sequence[Por
     if not specs:
         return
     networks = [core.state.network(r.network) for r in request.networks]
-    if not any(n.routed and not n.internal for n in networks):
+    if not any(map(_takes_ports, networks)):
         kinds = (
             ", ".join(
                 f"{n.name} ({n.driver}{', internal' if n.internal else ''})" for n in networks

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import (
     IPv4Address,
@@ -91,6 +91,23 @@ class PortSpec:
         if self.host_first is None or self.host_last is None:
             return range(0)
         return range(self.host_first, self.host_last - self.count + 2)
+
+    def narrowed(self, versions: Collection[int]) -> PortSpec:
+        """Ask only for what leads to a container with addresses of these IP *versions*.
+
+        Raises:
+            InvalidSpec: The host address is of another version.
+        """
+        if self.host_ip is not None:
+            if self.host_ip.version in versions:
+                return self
+            raise InvalidSpec(
+                f"cannot publish on {self.host_ip}: the container has no "
+                f"IPv{self.host_ip.version} address to send it to"
+            )
+        if len(versions) != 1:
+            return self
+        return replace(self, host_ip=EVERYWHERE[0 if 4 in versions else 1])
 
     def bound_at(self, host_port: int) -> PublishedPort:
         """Return what is published once *host_port* and its successors are ours."""
