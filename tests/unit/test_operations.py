@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from ipaddress import ip_address
 
 import pytest
 
@@ -272,3 +273,21 @@ def test_operations_on_one_sandbox_take_turns(core):
     assert [None, NotFound, NotFound, NotFound] == [e if e is None else type(e) for e in second]
     assert {} == core.state.sandboxes == core.state.endpoints == core.bindings.held
     assert [] == [name for name in core.kernel.plans if name.startswith("sandbox/")]
+
+
+def test_a_macvlan_container_does_not_get_the_host_s_own_address(core):
+    """On a shared wire the host is there too; asked for, its address is refused by name."""
+    core.local = lambda: {ip_address("10.78.0.1"), ip_address("10.78.0.2")}
+    request = NetworkRequest(
+        name="wire",
+        driver="macvlan",
+        subnets=["10.78.0.0/29"],
+        options={"parent": "lo"},
+        ipv6=False,
+    )
+    asyncio.run(networks.create(core, request))
+
+    found = run(core, "web", "wire")
+    assert "10.78.0.3" == str(core.state.attachments(found.id)[0].endpoint.v4)
+    with pytest.raises(Conflict, match="held by this host"):
+        run(core, "db", networks=[EndpointRequest(network="wire", ip="10.78.0.2")])

@@ -69,6 +69,7 @@ class Agent:
             site=load_site(settings.state_dir),
             run_dir=settings.run_dir,
             taken=lambda: surroundings.taken(self._applier.netlink),
+            local=lambda: surroundings.local_addresses(self._applier.netlink),
         )
         self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
         self.neighbours = Neighbours(self.core, self._applier.netlink)

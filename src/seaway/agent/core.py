@@ -35,6 +35,7 @@ class Core:
     Attributes:
         run_dir: Sockets, namespaces, pid files: gone after a reboot.
         taken: Lists what this host's routes and resolvers use, afresh at each call.
+        local: Lists this host's own addresses, likewise.
         cursors: Where the last address search of each subnet ended.
         failures: Why a sandbox's ports could not be bound.
         attached: Sandboxes by their namespace's inode; ask holder_of().
@@ -49,6 +50,7 @@ class Core:
     site: IPv6Network
     run_dir: Path
     taken: Callable[[], list[Taken]]
+    local: Callable[[], set[Address]] = set
     cursors: dict[tuple[NetworkId, int], Address] = field(default_factory=dict)
     failures: dict[SandboxId, str] = field(default_factory=dict)
     attached: dict[int, SandboxId] = field(default_factory=dict)

@@ -194,6 +194,9 @@ def _address(core: Core, network: Network, version: int, wanted: Address | None)
             raise InvalidSpec(f"network {network.name!r} has no IPv{version} subnet for {wanted}")
         return None
     held = core.state.holders(network.id)
+    if not network.routed:
+        # The host itself may have an address on the wire that a macvlan shares.
+        held = dict.fromkeys(core.local(), "this host") | dict(held)
     if wanted is not None:
         return claim(subnet, held, wanted)
     found = allocate(subnet, held, core.cursors.get((network.id, version)))
