@@ -80,9 +80,9 @@ def _same_host(kind: str) -> Goal:
         peers=tuple(Figure(what=what, who=w, base=path.VETH) for w in (DOCKER, NETAVARK, CNI)),
         at_least=0.75,
         ahead_of=DOCKER,
-        cost="routing over two veth pairs without rules or connection tracking reaches about 0.83 "
-        "of round trips and 0.86 of connections; tracking a connection costs most of the rest, "
-        "the spoof check 3 %",
+        cost="without rules and connection tracking the routed path reaches 0.86; tracking costs "
+        "about 0.10 of connections and 0.06 of round trips, the check of source addresses 0.04, "
+        "the hooks of address translation 0.015",
     )
 
 
