@@ -28,7 +28,7 @@ from seaway.agent.requests import (
     SandboxRequest,
     StartedRequest,
 )
-from seaway.agent.views import network_view, sandbox_view
+from seaway.agent.views import network_view, ports_view, sandbox_view
 
 STATUS: dict[type[errors.SeawayError], HTTPStatus] = {
     errors.InvalidSpec: HTTPStatus.BAD_REQUEST,
@@ -111,7 +111,8 @@ async def _create_sandbox(agent: Agent, _request: Request, body: SandboxRequest)
 
 
 async def _sandbox(agent: Agent, request: Request, _body: None) -> Any:
-    return sandbox_view(agent.core, agent.core.state.sandbox(request.path_params["name"]))
+    sandbox = agent.core.state.sandbox(request.path_params["name"])
+    return sandbox_view(agent.core, sandbox) | ports_view(sandbox)
 
 
 async def _remove_sandbox(agent: Agent, request: Request, _body: None) -> Any:

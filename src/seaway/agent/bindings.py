@@ -91,8 +91,8 @@ class Bindings:
 
     def _starts(self, spec: PortSpec, again: int | None) -> list[int]:
         first = [again] if again else []
-        if spec.candidates:
-            return [*(p for p in first if p in spec.candidates), *spec.candidates]
+        if candidates := spec.candidates:
+            return [*(p for p in first if p in candidates), *candidates]
         if spec.count == 1:
             return [*first, 0]
         low, high = _ephemeral_range()

@@ -64,8 +64,6 @@ def sandbox_view(core: Core, sandbox: Sandbox) -> dict[str, Any]:
         "labels": sandbox.labels,
         "created": sandbox.created,
         "ports": [p.as_ps() for p in sandbox.published],
-        "port_lines": [line for p in sandbox.published for line in p.as_port()],
-        "asked_ports": [str(spec) for spec in sandbox.asked],
         "networks": [_endpoint_view(sandbox, item, exits) for item in attachments],
         "resolver": str(resolver or ""),
         "dns": {
@@ -76,6 +74,14 @@ def sandbox_view(core: Core, sandbox: Sandbox) -> dict[str, Any]:
         "pid_file": str(pid_file(core.run_dir, sandbox.id)),
         "cid_file": str(cid_file(core.run_dir, sandbox.id)),
         "error": core.failures.get(sandbox.id, ""),
+    }
+
+
+def ports_view(sandbox: Sandbox) -> dict[str, Any]:
+    """Describe a sandbox's ports one by one; there may be thousands, so only who asks gets them."""
+    return {
+        "port_lines": [line for p in sandbox.published for line in p.as_port()],
+        "asked_ports": [str(spec) for spec in sandbox.asked],
     }
 
 

@@ -122,6 +122,15 @@ def _note_backends(moved: Backends, e: Element, *, stands: bool) -> None:
 _ASKED_SINGLY = 3  # ports
 
 
+def _without_elements(plan: Diff) -> Diff:
+    """Leave out what nft_text() renders: there may be thousands, and nobody else needs them."""
+    return Diff(
+        create=tuple(item for item in plan.create if not isinstance(item, Element)),
+        change=tuple(pair for pair in plan.change if not isinstance(pair[1], Element)),
+        delete=tuple(item for item in plan.delete if not isinstance(item, Element)),
+    )
+
+
 # -- carrying out -------------------------------------------------------------------------
 
 
@@ -174,7 +183,8 @@ class Applier:
             SeawayError: The first refusal.  Everything else has been tried: what
                 one sandbox's namespace holds must not keep the others from theirs.
         """
-        made = [*plan.create, *(new for _, new in plan.change)]
+        rest = _without_elements(plan)
+        made = [*rest.create, *(new for _, new in rest.change)]
         refused = _Refused()
         for item in only(Netns, made):
             with refused.noted(item.path):
@@ -186,14 +196,14 @@ class Applier:
         for setting in only(Sysctl, made):
             with refused.noted(setting.netns):
                 write_sysctl(setting)
-        missing = self._host(plan, refused)
+        missing = self._host(rest, refused)
         for path in dict.fromkeys(space_of(item) for item in made):
             if path:
                 here = [i for i in made if space_of(i) == path and (path, _link(i)) not in missing]
                 with refused.noted(path):
                     self._inside(path, here)
         # What a sandbox could not be given may be what replaces something: it keeps what it has.
-        gone = tuple(item for item in plan.delete if not places(item) & refused.keys())
+        gone = tuple(item for item in rest.delete if not places(item) & refused.keys())
         doomed = self._delete(gone, refused)
         self._cut_udp(plan)
         if refused:

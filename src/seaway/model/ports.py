@@ -41,6 +41,7 @@ class Protocol(StrEnum):
         return _NUMBERS[self]
 
 
+_PROTOCOLS: Final = {"": Protocol.TCP, **{str(protocol): protocol for protocol in Protocol}}
 _NUMBERS: Final = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 
 
@@ -72,7 +73,8 @@ class PortSpec:
     def __post_init__(self) -> None:
         _check_ports("container", self.container_port, self.container_port + self.count - 1)
         _check_address(self.host_ip)
-        object.__setattr__(self, "sources", _allow_list(self.sources, self.host_ip))
+        if self.sources:
+            object.__setattr__(self, "sources", _allow_list(self.sources, self.host_ip))
         if self.host_first is None and self.host_last is None:
             return
         if self.host_first is None or self.host_last is None:
@@ -148,7 +150,8 @@ class PublishedPort:
         _check_ports("container", self.container_port, self.container_port + self.count - 1)
         _check_ports("host", self.host_port, self.host_last)
         _check_address(self.host_ip)
-        object.__setattr__(self, "sources", _allow_list(self.sources, self.host_ip))
+        if self.sources:
+            object.__setattr__(self, "sources", _allow_list(self.sources, self.host_ip))
 
     @property
     def host_last(self) -> int:
@@ -340,23 +343,22 @@ def _spec(ip: str, host: str, container: str, options: dict[str, str]) -> PortSp
 
 
 def _parse_range(side: str, text: str) -> tuple[int, int]:
+    """Read one port or two; whether they are ports at all is for the values to check."""
     first, dash, last = text.partition("-")
-    ends = (first, last if dash else first)
-    for end in ends:
-        # int() would also take signs, spaces, underscores and other scripts' digits.
+    # int() would also take signs, spaces, underscores and other scripts' digits.
+    for end in (first, last) if dash else (first,):
         if not (end.isascii() and end.isdigit() and len(end) <= 5):
             raise InvalidSpec(
                 f"{text!r} is not a {side} port: write a number or a range like 80-82"
             )
-    low, high = (int(end) for end in ends)
-    _check_ports(side, low, high)
-    return low, high
+    low = int(first)
+    return low, int(last) if dash else low
 
 
 def _parse_protocol(text: str) -> Protocol:
     try:
-        return Protocol(text or "tcp")
-    except ValueError:
+        return _PROTOCOLS[text]
+    except KeyError:
         raise InvalidSpec(f"protocol {text!r} is not one of {', '.join(Protocol)}") from None
 
 
@@ -387,8 +389,6 @@ def _parse_prefix(text: str) -> Prefix:
 
 
 def _allow_list(sources: Sequence[Prefix], host_ip: Address | None) -> tuple[Prefix, ...]:
-    if not sources:
-        return ()
     v4 = [s for s in sources if isinstance(s, IPv4Network)]
     v6 = [s for s in sources if isinstance(s, IPv6Network)]
     if host_ip is not None and (stray := v6 if host_ip.version == 4 else v4):
