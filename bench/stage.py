@@ -125,7 +125,9 @@ class Stage:
     @cached_property
     def podman(self) -> Podman:
         """Podman with its own networks, on host3."""
-        return Podman(self.host("podman"))
+        podman = Podman(self.host("podman"))
+        self._stack.callback(podman.remove_all)
+        return podman
 
     @cached_property
     def netavark(self) -> Netavark:

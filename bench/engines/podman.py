@@ -41,6 +41,10 @@ class Podman:
         """Remove a container, running or not."""
         self.command("rm", "-f", "-t", "0", container)
 
+    def remove_all(self) -> None:
+        """Remove every container; Podman keeps the namespaces of those that are merely killed."""
+        self.command("rm", "-f", "-t", "0", "-a")
+
     def space(self, container: str) -> Path:
         """Return the container's network namespace."""
         return Path(f"/proc/{self.command('inspect', '-f', '{{.State.Pid}}', container)}/ns/net")
