@@ -12,8 +12,6 @@ import pytest
 from seaway.cli.flags import UsageError
 from seaway.cli.output import (
     Progress,
-    ago,
-    duration,
     inspection,
     listing,
     table,
@@ -144,38 +142,6 @@ def test_inspect_prints_an_array():
     assert inspection(RECORDS).startswith('[\n    {\n        "ID": "k5w3"')
     assert "backend\nlan\n" == inspection(RECORDS, style="{{.Name}}")
     assert RECORDS[0] == json.loads(inspection(RECORDS, style="json").splitlines()[0])
-
-
-HOUR, DAY = 3600, 86400
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-5, "Less than a second"),
-        (0.9, "Less than a second"),
-        (1.9, "1 second"),
-        (59.9, "59 seconds"),
-        (60, "About a minute"),
-        (119, "About a minute"),
-        (180, "3 minutes"),
-        (HOUR - 1, "59 minutes"),
-        (HOUR, "About an hour"),
-        (1.5 * HOUR, "2 hours"),
-        (47 * HOUR, "47 hours"),
-        (48 * HOUR, "2 days"),
-        (13 * DAY, "13 days"),
-        (14 * DAY, "2 weeks"),
-        (59 * DAY, "8 weeks"),
-        (60 * DAY, "2 months"),
-        (729 * DAY, "24 months"),
-        (730 * DAY, "2 years"),
-    ],
-)
-def test_durations(seconds, words):
-    """The words and limits are Docker's."""
-    assert words == duration(seconds)
-    assert f"{words} ago" == ago(seconds)
 
 
 @pytest.mark.parametrize(("told", "columns"), [("132", 132), ("0", 80), ("wide", 80), ("", 80)])

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from seaway.engine import podman
-from seaway.engine.podman import Podman, container_ids, find, require
-from seaway.errors import EngineError
+from seaway.engine.podman import Podman, container_ids, find
 
 
 def machine(monkeypatch, *, systemd=False, cgroup2=False, runc=True):
@@ -133,11 +132,3 @@ def test_a_podman_that_fails_cannot_tell(fake, monkeypatch):
     assert asyncio.run(container_ids(fake("exit 1"))) is None
     monkeypatch.setenv("PATH", "/nonexistent")
     assert asyncio.run(container_ids(Podman(environment={}))) is None
-
-
-def test_a_missing_podman_is_named(monkeypatch):
-    """With what to type."""
-    monkeypatch.setenv("PATH", "/nonexistent")
-
-    with pytest.raises(EngineError, match="apt-get install podman"):
-        require(Podman(environment={}))

@@ -56,10 +56,6 @@ class Engine:
         except FileNotFoundError:
             raise EngineError("Podman is not installed: apt-get install podman") from None
 
-    def call(self, words: Sequence[str]) -> int:
-        """Run Podman on our terminal; return its exit status."""
-        return _wait(self.spawn(words))
-
     def read(self, words: Sequence[str]) -> tuple[int, str]:
         """Run Podman; return its exit status and what it printed."""
         ours, theirs = os.pipe()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _FIELD = re.compile(r"\{\{(.*?)\}\}")
 _EXPRESSION = re.compile(r"\s*(json\s+)?(\.[A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\s*")
 
-_MINUTE, _HOUR = 60, 3600  # seconds
-
 
 def listing(
     records: Iterable[Record], columns: Mapping[str, str], *, style: str = "", quiet: str = ""
@@ -85,35 +83,6 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def duration(seconds: float) -> str:
-    """Say how long, in the words ``docker ps`` has: ``3 minutes``, ``About an hour``.
-
-    Source:
-        Docker's units: hours up to two days, days up to two weeks, weeks up to
-        two months, months of 30 days up to two years.
-    """
-    hours = int(seconds / _HOUR + 0.5)
-    steps = (
-        (seconds < 1, "Less than a second"),
-        (seconds < 2, "1 second"),
-        (seconds < _MINUTE, f"{int(seconds)} seconds"),
-        (seconds < 2 * _MINUTE, "About a minute"),
-        (seconds < _HOUR, f"{int(seconds / _MINUTE)} minutes"),
-        (hours == 1, "About an hour"),
-        (hours < 2 * 24, f"{hours} hours"),
-        (hours < 14 * 24, f"{hours // 24} days"),
-        (hours < 60 * 24, f"{hours // 24 // 7} weeks"),
-        (hours < 730 * 24, f"{hours // 24 // 30} months"),
-    )
-    years = int(seconds / _HOUR) // 24 // 365
-    return next((words for fits, words in steps if fits), f"{years} years")
-
-
-def ago(seconds: float) -> str:
-    """Say how long since, e.g. ``3 minutes ago``."""
-    return f"{duration(seconds)} ago"
 
 
 def terminal_columns() -> int:

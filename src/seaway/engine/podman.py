@@ -13,8 +13,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from seaway.errors import EngineError
-
 _CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
 _QUIET = "PODMAN_IGNORE_CGROUPSV1_WARNING"  # Podman 5 would print it at every call
 _SHORT_NAMES = "unqualified-search-registries"
@@ -124,9 +122,3 @@ async def container_ids(podman: Podman) -> set[str] | None:
         return None
     out, _ = await process.communicate()
     return set(out.decode().split()) if process.returncode == 0 else None
-
-
-def require(podman: Podman) -> None:
-    """Raise EngineError if Podman is not installed."""
-    if shutil.which(podman.argv()[0]) is None:
-        raise EngineError("Podman is not installed: apt-get install podman")

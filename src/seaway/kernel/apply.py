@@ -86,11 +86,6 @@ def _element_lines(verb: str, elements: Iterable[Element]) -> Iterator[str]:
         yield f"{verb} element inet {TABLE} {name} {{ {', '.join(texts)} }}"
 
 
-def element_text(verb: str, elements: Iterable[Element]) -> str:
-    """Render adding or deleting *elements*, one line a set."""
-    return "\n".join(_element_lines(verb, elements))
-
-
 Place = tuple[Address | None, int]
 """Host address, None for all of the host's, and port: where clients send to."""
 
