@@ -1,0 +1,105 @@
+"""Where each record stands in a store.  Claims are records that only say who has something.
+
+``/seaway/v1/<kind>/<scope>/<id>``, the same in SQLite and etcd; what belongs to one host
+alone stands in etcd below ``/seaway/v1/local/<host>``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seaway.model.cluster import HostId
+from seaway.model.network import Address, NetworkId, Prefix
+
+ROOT: Final = "/seaway/v1"
+CLUSTER: Final = f"{ROOT}/cluster"
+
+HOSTS: Final = f"{ROOT}/hosts/"
+ALIVE: Final = f"{ROOT}/alive/"
+NETWORKS: Final = f"{ROOT}/networks/"
+COMMON: Final = (CLUSTER, HOSTS, ALIVE, NETWORKS)
+"""Prefixes that every host of a cluster watches."""
+
+
+def host(identity: HostId) -> str:
+    """Return where a host's record is."""
+    return HOSTS + identity
+
+
+def alive(identity: HostId) -> str:
+    """Return the key that is there as long as the host renews its lease."""
+    return ALIVE + identity
+
+
+def host_name(name: str) -> str:
+    """Return the claim to a host's name."""
+    return f"{ROOT}/host-names/{name}"
+
+
+def host_number(number: int) -> str:
+    """Return the claim to a host's number."""
+    return f"{ROOT}/host-numbers/{number}"
+
+
+def network(identity: NetworkId) -> str:
+    """Return where a network's record is."""
+    return NETWORKS + identity
+
+
+def network_name(name: str) -> str:
+    """Return the claim to a cluster-wide network's name."""
+    return f"{ROOT}/network-names/{name}"
+
+
+def subnet(cidr: Prefix) -> str:
+    """Return the claim to a cluster-wide network's subnet."""
+    return f"{ROOT}/subnets/{_flat(cidr)}"
+
+
+def blocks(identity: NetworkId) -> str:
+    """Return the prefix of a network's blocks."""
+    return f"{ROOT}/blocks/{identity}/"
+
+
+def block(identity: NetworkId, cidr: Prefix) -> str:
+    """Return where the record of a block is: there is at most one owner."""
+    return blocks(identity) + _flat(cidr)
+
+
+def announced(identity: NetworkId, endpoint: str = "") -> str:
+    """Return where an endpoint is announced; without one, the prefix of all of a network's."""
+    return f"{ROOT}/announced/{identity}/{endpoint}"
+
+
+def addresses(identity: NetworkId) -> str:
+    """Return the prefix of the claims to a network's addresses."""
+    return f"{ROOT}/addresses/{identity}/"
+
+
+def address(identity: NetworkId, of: Address) -> str:
+    """Return the claim to an address."""
+    return addresses(identity) + str(of)
+
+
+def name(identity: NetworkId, called: str) -> str:
+    """Return the claim to a container's name on a network."""
+    return f"{ROOT}/names/{identity}/{called.lower()}"
+
+
+def local(identity: HostId, key: str = f"{ROOT}/") -> str:
+    """Return where a cluster's store keeps what one host's own store has at *key*."""
+    return f"{ROOT}/local/{identity}/{key.removeprefix(f'{ROOT}/')}"
+
+
+def of_local(identity: HostId, key: str) -> str:
+    """Undo local()."""
+    return f"{ROOT}/{key.removeprefix(local(identity))}"
+
+
+def kind(key: str) -> str:
+    """Return what sort of record is at *key*, e.g. "networks"."""
+    return key.split("/", 4)[3]
+
+
+def _flat(cidr: Prefix) -> str:
+    return str(cidr).replace("/", "-")
