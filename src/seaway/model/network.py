@@ -20,6 +20,7 @@ class Driver(StrEnum):
     """How packets of a network travel."""
 
     BRIDGE = "bridge"  # local and routed; Docker's word for "the ordinary one"
+    OVERLAY = "overlay"  # routed, and its members may be on any host of the cluster
     MACVLAN = "macvlan"  # a MAC address of its own on a physical link
     HOST = "host"  # no network of its own: the host's
     NONE = "none"  # loopback only
@@ -30,9 +31,13 @@ PREDEFINED = {"bridge": Driver.BRIDGE, "host": Driver.HOST, "none": Driver.NONE}
 
 OPTIONS = {
     Driver.BRIDGE: frozenset({"mtu", "masquerade"}),
+    Driver.OVERLAY: frozenset({"mtu", "masquerade", "encrypted", "carrier"}),
     Driver.MACVLAN: frozenset({"parent", "mode", "mtu"}),
 }
 """The ``-o`` keys each driver understands."""
+
+CARRIERS = ("auto", "direct", "vxlan")
+"""What may carry an overlay network that is not encrypted; the first is the default."""
 
 IPV6_MTU_MIN = 1280
 """Bytes; a link that carries less has no IPv6 (RFC 8200 section 5)."""
@@ -129,6 +134,19 @@ class Network:
             raise InvalidSpec(f"macvlan mode is one of {', '.join(MACVLAN_MODES)}")
         if self.options.get("masquerade", "true") not in ("true", "false"):
             raise InvalidSpec("option masquerade is true or false")
+        self._check_overlay()
+
+    def _check_overlay(self) -> None:
+        # Docker's "--opt encrypted" has no value and means yes.
+        if self.options.get("encrypted", "true") not in ("", "true", "false"):
+            raise InvalidSpec("option encrypted is true or false")
+        if self.carrier not in CARRIERS:
+            raise InvalidSpec(f"option carrier is one of {', '.join(CARRIERS)}")
+        if self.encrypted and self.carrier != CARRIERS[0]:
+            raise InvalidSpec(
+                f"carrier={self.carrier} is for networks that are not encrypted, since WireGuard "
+                "carries those that are: drop it or add -o encrypted=false"
+            )
 
     @property
     def mtu(self) -> int:
@@ -144,7 +162,17 @@ class Network:
     @property
     def routed(self) -> bool:
         """Is this a network whose packets Seaway's own rules and routes carry?"""
-        return self.driver is Driver.BRIDGE
+        return self.driver in (Driver.BRIDGE, Driver.OVERLAY)
+
+    @property
+    def encrypted(self) -> bool:
+        """Do its packets go from host to host encrypted, or else not at all?"""
+        return self.driver is Driver.OVERLAY and self.options.get("encrypted") != "false"
+
+    @property
+    def carrier(self) -> str:
+        """What carries it from host to host if it is not encrypted: one of CARRIERS."""
+        return self.options.get("carrier", CARRIERS[0])
 
     def subnet(self, version: int) -> Subnet | None:
         """Return the IPv4 or IPv6 subnet, if the network has one."""
