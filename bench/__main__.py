@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.programs import Failed
-from bench.questions import attach, cli, dns, memory, path, ports, run
+from bench.questions import attach, cli, dns, memory, overlay, path, ports, run
 from bench.quiet import Patience
 from bench.report import Run
 from bench.samples import say
@@ -30,6 +30,7 @@ QUESTIONS: dict[str, Callable[[Stage], None]] = {
     "dns": dns.measure,
     "path": path.measure,
     "ports": ports.measure,
+    "overlay": overlay.measure,
 }
 
 

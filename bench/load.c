@@ -3,10 +3,11 @@
 //   load serve PORT CPU                              TCP server on every address, IPv4 and IPv6
 //   load rr    ADDRESS PORT SECONDS CPU              1-byte ping-pong on one connection
 //   load crr   ADDRESS PORT SECONDS CPU              connect, 1 byte each way, close; one after the other
+//   load flow  ADDRESS PORT SECONDS CPU              as many bytes as go through one connection
 //   load dns   ADDRESS PORT SECONDS CPU AHEAD NAME   A questions over UDP, AHEAD of them unanswered
 //   load pause                                       does nothing until SIGTERM
 //
-// Prints one JSON object: {"per_second", "p50_us", "p99_us", "failed"}.
+// Prints one JSON object: {"per_second", "p50_us", "p99_us", "failed"}; of a flow, the bytes that arrived.
 //
 // Client and server are best pinned to the same CPU: then a round trip is the cost of the path and two
 // context switches, without the cross-CPU wake-ups that hide it. CPU -1 does not pin. Congestion control
@@ -29,7 +30,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PING = 'p', ONCE = 'c' }; // what a client asks of the server: echo; echo and close
+// What a client asks of the server with its first byte: echo; echo and close; take everything, then say how much.
+enum { PING = 'p', ONCE = 'c', FLOW = 'f' };
 
 static void fail(const char *what) {
   fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
@@ -125,10 +127,37 @@ static void report(uint64_t elapsed) {
 
 // --- TCP ---------------------------------------------------------------------------------------------
 
+enum { CHUNK = 128 * 1024, CHUNKS = 8, DESCRIPTORS = 1024 };
+static char chunk[CHUNK];
+static uint64_t taken[DESCRIPTORS]; // bytes of each flow, by descriptor; 0 is not a flow
+
+static void take(int fd) {
+  for (int i = 0; i < CHUNKS; i++) { // then it is the others' turn
+    ssize_t got = read(fd, chunk, CHUNK);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got > 0) {
+      taken[fd] += got;
+      continue;
+    }
+    if (got == 0 && write(fd, &taken[fd], sizeof taken[fd]) < 0) perror("load: a flow's end");
+    taken[fd] = 0;
+    close(fd);
+    return;
+  }
+}
+
 static void answer(int fd) {
   char byte;
+  if (fd < DESCRIPTORS && taken[fd]) {
+    take(fd);
+    return;
+  }
   ssize_t got = read(fd, &byte, 1);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (got == 1 && byte == FLOW && fd < DESCRIPTORS) {
+    taken[fd] = 1;
+    return;
+  }
   if (got == 1 && write(fd, &byte, 1) == 1 && byte == PING) return;
   close(fd); // the server closes first, so that no client runs out of ports by TIME_WAIT
 }
@@ -196,6 +225,19 @@ static void connections(const struct target *t, uint64_t seconds_ns) {
     before = after;
   } while (after - start < seconds_ns);
   report(after - start);
+}
+
+static void flow(const struct target *t, uint64_t seconds_ns) {
+  int fd = dial(t);
+  if (fd < 0) fail("connect");
+  memset(chunk, FLOW, CHUNK);
+  uint64_t arrived, start = now_ns();
+  do {
+    if (write(fd, chunk, CHUNK) < 0) fail("the connection ended");
+  } while (now_ns() - start < seconds_ns);
+  shutdown(fd, SHUT_WR);
+  if (read(fd, &arrived, sizeof arrived) != sizeof arrived) fail("no word of what arrived");
+  printf("{\"per_second\": %.1f, \"p50_us\": 0, \"p99_us\": 0, \"failed\": 0}\n", arrived * 1e9 / (now_ns() - start));
 }
 
 // --- DNS ---------------------------------------------------------------------------------------------
@@ -303,6 +345,7 @@ int main(int argc, char **argv) {
   pin(atoi(argv[5]));
   if (!strcmp(mode, "rr")) ping_pong(&t, seconds_ns);
   if (!strcmp(mode, "crr")) connections(&t, seconds_ns);
+  if (!strcmp(mode, "flow")) flow(&t, seconds_ns);
   if (!strcmp(mode, "dns") && argc == 8) questions(&t, seconds_ns, atoi(argv[6]), argv[7]);
   return 0;
 }

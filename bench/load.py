@@ -67,6 +67,11 @@ class Load:
         """Connect, one byte each way, close; again and again."""
         return self._client(space, "crr", address, str(port), str(seconds), str(CPU))
 
+    def flow(self, space: Path, address: str, port: int, seconds: float) -> float:
+        """As many bytes as go through one connection; return Gbit/s of what arrived."""
+        sent = self._client(space, "flow", address, str(port), str(seconds), str(CPU))
+        return sent.per_second * 8 / 1e9
+
     def questions(self, space: Path, server: str, name: str, ahead: int, seconds: float) -> Result:
         """Ask for the address of *name*, *ahead* questions at a time."""
         return self._client(space, "dns", server, "53", str(seconds), "-1", str(ahead), name)

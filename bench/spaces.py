@@ -72,11 +72,11 @@ def host_settings(space: Path) -> None:
     run(["sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno"], space)
 
 
-def wire(a: Path, b: Path) -> str:
-    """Join two namespaces with a veth pair and nothing else; return the address of *b*."""
-    batch = "link add eth0 type veth peer name eth0 netns " + b.name
-    run(["ip", "-batch", "-"], a, batch)
-    for space, address in ((a, "10.255.0.1/24"), (b, "10.255.0.2/24")):
-        batch = f"addr add {address} dev eth0\nlink set eth0 up\n"
+def wire(a: Path, b: Path, link: str = "eth0") -> tuple[str, str]:
+    """Join two namespaces with a veth pair and nothing else; return the addresses of both."""
+    addresses = ("10.255.0.1", "10.255.0.2")
+    run(["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", b.name], a)
+    for space, address in zip((a, b), addresses, strict=True):
+        batch = f"addr add {address}/24 dev {link}\nlink set {link} up\n"
         run(["ip", "-batch", "-"], space, batch)
-    return "10.255.0.2"
+    return addresses

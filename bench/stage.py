@@ -18,11 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import seaway
+from bench import far
 from bench.engines.cni import Cni
 from bench.engines.docker import Docker
 from bench.engines.netavark import Netavark
 from bench.engines.podman import Podman
 from bench.engines.seaway import Seaway
+from bench.far import Far
 from bench.load import Load
 from bench.quiet import Patience
 from bench.samples import Probe, Sample, take_rounds
@@ -83,12 +85,14 @@ class Stage:
 
     def __init__(self, lab: Lab, plan: Plan, stack: ExitStack) -> None:
         self.lab = lab
+        self._homes: list[Path] = []
         self.sizes = plan.sizes
         self.samples = plan.samples
         self.spaces = stack.enter_context(Spaces.made())
         self._patience = plan.patience
         self._stack = stack
         self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="seaway-bench-")))
+        self._prepare(lab)
 
     @property
     def outside(self) -> Path:
@@ -101,11 +105,15 @@ class Stage:
 
     def take(self, probes: Sequence[Probe], rounds: int = 0) -> None:
         """Measure *probes* in rounds (0: as many as the sizes say)."""
-        homes = [machine.netns for machine in self.lab.machines]
         rounds = rounds or self.sizes.rounds
         # One by one, so that those before are kept when the run is ended.
-        for sample in take_rounds(probes, rounds, self._patience, homes):
+        for sample in take_rounds(probes, rounds, self._patience, self._homes):
             self.samples.append(sample)
+
+    def _prepare(self, lab: Lab) -> None:
+        for machine in lab.machines:
+            host_settings(machine.netns)
+            self._homes.append(machine.netns)
 
     @cached_property
     def load(self) -> Load:
@@ -116,6 +124,13 @@ class Stage:
     def seaway(self) -> Seaway:
         """The agent on host1."""
         return Seaway(self.lab, self.host("seaway"))
+
+    @cached_property
+    def far(self) -> Far:
+        """Hosts for what happens between hosts."""
+        lab = self._stack.enter_context(running_lab(far.NAME, far.HOSTS, _no_agent))
+        self._prepare(lab)
+        return Far(lab, self.spaces, self.load.binary, self._stack)
 
     @cached_property
     def docker(self) -> Docker:
@@ -146,8 +161,6 @@ def built(plan: Plan) -> Iterator[Stage]:
     # As pip does when it installs: the environment may keep a checkout from doing it by itself.
     compileall.compile_dir(Path(seaway.__file__).parent, quiet=1)
     with _only_one(), running_lab(NAME, len(_HOSTS), _command) as lab, ExitStack() as stack:
-        for machine in lab.machines:
-            host_settings(machine.netns)
         yield Stage(lab, plan, stack)
 
 
@@ -169,4 +182,8 @@ def _only_one() -> Iterator[None]:
 def _command(machine: Machine) -> list[str]:
     if machine.name == _HOSTS["seaway"]:
         return agent_command(machine)
+    return _no_agent(machine)
+
+
+def _no_agent(_machine: Machine) -> list[str]:
     return [sys.executable, "-c", _NO_AGENT]

@@ -78,7 +78,7 @@ def _probe(stage: Stage, path: _Path, kind: str) -> Probe:
 def _bare(stage: Stage) -> list[_Path]:
     a, b, alone = (stage.spaces.make() for _ in range(3))
     return [
-        _Path(SAME_HOST, VETH, a, b, wire(a, b)),
+        _Path(SAME_HOST, VETH, a, b, wire(a, b)[1]),
         _Path(name(LOCAL, LOCAL4), LOOPBACK, alone, alone, LOCAL4),
         _Path(name(LOCAL, LOCAL6), LOOPBACK, alone, alone, LOCAL6),
     ]

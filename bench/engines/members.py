@@ -1,0 +1,52 @@
+"""Seaway on several hosts that are one cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.engines.by_hand import Ends
+from bench.engines.seaway import Seaway
+from seaway.lab import faults
+from seaway.lab.topology import Lab, Machine
+
+
+class Members:
+    """The agents of a cluster's hosts, in the order in which they joined."""
+
+    def __init__(self, agents: Sequence[Seaway], addresses: Sequence[str]) -> None:
+        self.agents = agents
+        self._addresses = addresses
+
+    @classmethod
+    def form(cls, lab: Lab, machines: Sequence[Machine], addresses: Sequence[str]) -> Members:
+        """Start agents on *machines*, and make one cluster of them on *addresses*."""
+        for machine in machines:
+            faults.start(lab, machine.name)
+        agents = [Seaway(lab, machine) for machine in machines]
+        first, *others = agents
+        first.call("POST", "/v1/cluster", {"advertise": addresses[0]})
+        token = first.call("GET", "/v1/cluster/token")["token"]
+        for agent, address in zip(others, addresses[1:], strict=True):
+            request = {"token": token, "advertise": address, "address": addresses[0]}
+            agent.call("POST", "/v1/cluster/join", request)
+        return cls(agents, addresses)
+
+    @property
+    def first(self) -> Seaway:
+        """The host that began."""
+        return self.agents[0]
+
+    @property
+    def second(self) -> Seaway:
+        """The host that joined it."""
+        return self.agents[1]
+
+    @property
+    def hosts(self) -> Ends:
+        """From host to host."""
+        return Ends(self.first.machine.netns, self.second.machine.netns, self._addresses[1])
+
+    def network(self, name: str, options: Mapping[str, str]) -> None:
+        """Have an overlay network."""
+        body = {"name": name, "driver": "overlay", "attachable": True, "options": dict(options)}
+        self.first.call("POST", "/v1/networks", body)
