@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seaway.cli.cluster import CLUSTER, NODE
 from seaway.cli.flags import Command, Flag, Group, Positional, Takes
 from seaway.cli.lab import LAB
 from seaway.cli.podman_flags import PODMAN_RUN
@@ -54,7 +55,12 @@ NETWORK = Group(
             "create",
             "Create a network",
             flags=[
-                Flag("driver", "d", VALUE, "DRIVER", "bridge or macvlan", default="bridge"),
+                Flag(
+                    *("driver", "d", VALUE, "DRIVER"),
+                    help="bridge: on this host; overlay: on every host of the cluster; macvlan: on "
+                    "the host's own wire",
+                    default="bridge",
+                ),
                 Flag("subnet", "", LIST, "CIDR", "Subnet; one for IPv4, one for IPv6"),
                 Flag("gateway", "", LIST, "ADDRESS", "Gateway of a subnet"),
                 Flag("ip-range", "", LIST, "CIDR", "Hand out addresses from this part only"),
@@ -62,12 +68,20 @@ NETWORK = Group(
                 Flag("internal", "", help="No way out, and none in"),
                 Flag("ipv4", "", help="Give it an IPv4 subnet", default="true"),
                 Flag("ipv6", "", help="Give it an IPv6 subnet", default="true"),
-                Flag("opt", "o", LIST, "KEY=VALUE", "mtu, masquerade, parent, mode"),
+                Flag(
+                    "opt",
+                    "o",
+                    LIST,
+                    "KEY=VALUE",
+                    "mtu, masquerade; encrypted, carrier; parent, mode",
+                ),
                 Flag("label", "", LIST, "KEY=VALUE", "Set a label"),
                 Flag("attachable", "", help="Accepted for Docker's sake: all of them are"),
             ],
             positionals=[Positional("NAME")],
-            example="seaway network create --subnet 10.10.0.0/24 --gateway 10.10.0.1 backend",
+            example="seaway network create --subnet 10.10.0.0/24 --gateway 10.10.0.1 backend\n"
+            "seaway network create -d overlay everywhere\n"
+            "seaway network create -d overlay -o encrypted=false -o carrier=vxlan fast",
         ),
         Command("ls", "List networks", flags=[_FILTER, _QUIET, _FORMAT], aliases=["list"]),
         Command(
@@ -250,6 +264,7 @@ HOST = (
                 *("image-store", "", VALUE, "FOLDER", "Images to use beside Podman's own, if any"),
                 default="/var/lib/seaway/images",
             ),
+            Flag("node-name", "", VALUE, "NAME", "Of this host in a cluster, if not its host name"),
         ],
     ),
     Command(
@@ -275,6 +290,6 @@ HOST = (
 TREE = Group(
     "seaway",
     "Gives containers their network",
-    [NETWORK, *CONTAINERS, *ATTACHED, *HOST, LAB],
+    [NETWORK, *CONTAINERS, *ATTACHED, CLUSTER, NODE, *HOST, LAB],
     flags=[Flag("version", "", help="Print the version")],
 )

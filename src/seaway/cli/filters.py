@@ -18,11 +18,17 @@ def labelled(found: Mapping[str, Any], wanted: str) -> bool:
     return key in found["labels"] and (not equals or found["labels"][key] == value)
 
 
+def scope(network: Mapping[str, Any]) -> str:
+    """Where a network is: on this host or on all of a cluster's."""
+    return "cluster" if network["driver"] == "overlay" else "local"
+
+
 NETWORK: Mapping[str, Test] = {
     "driver": lambda n, v: n["driver"] == v,
     "id": lambda n, v: n["id"].startswith(v),
     "label": labelled,
     "name": lambda n, v: v in n["name"],
+    "scope": lambda n, v: scope(n) == v,
 }
 
 SANDBOX: Mapping[str, Test] = {

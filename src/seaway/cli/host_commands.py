@@ -28,6 +28,11 @@ def status(parsed: Parsed, _words: object) -> int:
         f"{n} {name.removeprefix('drop_')}" for name, n in found["drops"].items() if n
     )
     print(f"Dropped   {drops or 'nothing'}")
+    if cluster := found.get("cluster"):
+        from seaway.cli.cluster_commands import at_a_glance  # noqa: PLC0415 - only in a cluster
+
+        for name, text in at_a_glance(cluster):
+            print(f"{name:<10}{text}")
     for problem in found["problems"]:
         print(f"Problem   {problem['object']}: {problem['error']}")
     return 0 if found["healthy"] else 1
@@ -142,7 +147,11 @@ def _names(kind: str) -> list[str]:
         from seaway.cli.lab import complete as lab_names  # noqa: PLC0415 - only labs pay for it
 
         return lab_names(kind)
-    path = {"network": "/v1/networks", "container": "/v1/sandboxes"}.get(kind)
+    path = {
+        "network": "/v1/networks",
+        "container": "/v1/sandboxes",
+        "node": "/v1/nodes",
+    }.get(kind)
     found: Any = Client(timeout=2.0).request("GET", path) if path else []
     return [item["name"] for item in found]
 

@@ -20,6 +20,8 @@ FAILED = 1
 
 _MODULES = {
     "network": "network_commands",
+    "cluster": "cluster_commands",
+    "node": "node_commands",
     **dict.fromkeys(
         ("run", "ps", "stop", "start", "restart", "rm", "logs", "exec", "port", "inspect"),
         "container_commands",

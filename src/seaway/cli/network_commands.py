@@ -7,7 +7,7 @@ from typing import Any
 
 from seaway.cli.client import Client, segment
 from seaway.cli.endpoints import endpoint, pairs
-from seaway.cli.filters import NETWORK, select
+from seaway.cli.filters import NETWORK, scope, select
 from seaway.cli.output import Progress, inspection, listing
 from seaway.cli.parse import Parsed
 from seaway.errors import NotFound
@@ -15,6 +15,7 @@ from seaway.errors import NotFound
 _COLUMNS = {
     "NAME": "Name",
     "DRIVER": "Driver",
+    "SCOPE": "Scope",
     "SUBNETS": "Subnets",
     "INTERNAL": "Internal",
     "CONTAINERS": "Containers",
@@ -33,13 +34,19 @@ def create(parsed: Parsed, _words: object) -> int:
         "ipv4": parsed.flag("ipv4").on,
         "ipv6": parsed.flag("ipv6").on,
         "internal": parsed.flag("internal").on,
-        "options": pairs(parsed, "opt"),
+        "options": _options(parsed),
         "labels": pairs(parsed, "label"),
     }
     with Progress(f"Creating network {request['name']}"):
         made: Any = Client().request("POST", "/v1/networks", request)
     print(made["name"])
     return 0
+
+
+def _options(parsed: Parsed) -> dict[str, str]:
+    """Read ``-o``; Docker's ``--opt encrypted`` has no value."""
+    found = pairs(parsed, "opt")
+    return found | ({"encrypted": "true"} if found.get("encrypted") == "" else {})
 
 
 def ls(parsed: Parsed, _words: object) -> int:
@@ -50,6 +57,7 @@ def ls(parsed: Parsed, _words: object) -> int:
             "Name": n["name"],
             "ID": n["id"],
             "Driver": n["driver"],
+            "Scope": scope(n),
             "Subnets": ", ".join(s["subnet"] for s in n["subnets"]),
             "Internal": str(n["internal"]).lower(),
             "Containers": str(len(n["containers"])),
