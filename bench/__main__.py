@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.programs import Failed
-from bench.questions import attach, cli, dns, memory, overlay, path, ports, run
+from bench.questions import (
+    attach,
+    cli,
+    dns,
+    memory,
+    overlay,
+    overlay_attach,
+    overlay_names,
+    path,
+    ports,
+    run,
+)
 from bench.quiet import Patience
 from bench.report import Run
 from bench.samples import say
@@ -31,6 +42,8 @@ QUESTIONS: dict[str, Callable[[Stage], None]] = {
     "path": path.measure,
     "ports": ports.measure,
     "overlay": overlay.measure,
+    "overlay-attach": overlay_attach.measure,
+    "overlay-names": overlay_names.measure,
 }
 
 

@@ -6,8 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import sub, truediv
 
-from bench.questions import attach, cli, dns, memory, path, ports, run
-from bench.samples import Sample, median, of, paired
+from bench.questions import (
+    attach,
+    cli,
+    dns,
+    memory,
+    overlay,
+    overlay_attach,
+    overlay_names,
+    path,
+    ports,
+    run,
+)
+from bench.samples import Sample, median, of, paired, percentile99
 
 SEAWAY, DOCKER, NETAVARK, CNI = path.SEAWAY, path.DOCKER, path.NETAVARK, path.CNI
 
@@ -21,6 +32,8 @@ class Figure:
         base: Who they are compared with; "" for nobody.
         base_what: What of theirs; "" for the same.
         compare: How.
+        reduce: What becomes of many samples where nobody is compared with.
+        label: What it is called among peers; "" for *who*.
     """
 
     what: str
@@ -28,12 +41,14 @@ class Figure:
     base: str = ""
     base_what: str = ""
     compare: Callable[[float, float], float] = truediv
+    reduce: Callable[[Sequence[Sample]], float | None] = median
+    label: str = ""
 
     def value(self, samples: Sequence[Sample]) -> float | None:
         """Work it out; None if it was not measured."""
         mine = of(samples, self.what, self.who)
         if not self.base and not self.base_what:
-            return median(mine)
+            return self.reduce(mine)
         base = of(samples, self.base_what or self.what, self.base or self.who)
         return paired(mine, base, self.compare)
 
@@ -109,6 +124,72 @@ def _local(kind: str, address: str) -> Goal:
     )
 
 
+def _carried(kind: str, who: str, base: str, label: str = "") -> Figure:
+    return Figure(what=path.name(overlay.ACROSS, kind), who=who, base=base, label=label)
+
+
+def _of_hosts(kind: str, who: str, base: str) -> Figure:
+    return _carried(kind, who, base, f"{who}, of {base}")
+
+
+def _vxlan(kind: str) -> Goal:
+    base = overlay.BRIDGED
+    return Goal(
+        text=f"overlay, vxlan, {kind}, of VXLAN and a bridge by hand",
+        figure=_carried(kind, overlay.VXLAN, base),
+        peers=(
+            _carried(kind, overlay.SWARM, base),
+            _carried(kind, overlay.ROUTED, base),
+            _of_hosts(kind, overlay.VXLAN, overlay.SEAWAY_HOSTS),
+            _of_hosts(kind, overlay.SWARM, overlay.SWARM_HOSTS),
+            _of_hosts(kind, base, overlay.BARE),
+        ),
+        at_least=1.0,
+    )
+
+
+OVERLAY_GOALS = (
+    Goal(
+        text="overlay, direct, round trips, of host to host",
+        figure=_carried(overlay.ROUND_TRIPS, overlay.DIRECT, overlay.SEAWAY_HOSTS),
+        peers=(
+            _of_hosts(overlay.ROUND_TRIPS, overlay.SWARM, overlay.SWARM_HOSTS),
+            _of_hosts(overlay.ROUND_TRIPS, overlay.DIRECT, overlay.BARE),
+            _of_hosts(overlay.ROUND_TRIPS, overlay.SWARM, overlay.BARE),
+        ),
+        at_least=0.80,
+    ),
+    _vxlan(overlay.STREAM),
+    _vxlan(overlay.ROUND_TRIPS),
+    Goal(
+        text="overlay, encrypted, one stream, of a plain wireguard-go tunnel",
+        figure=_carried(overlay.STREAM, overlay.ENCRYPTED, overlay.WIREGUARD),
+        at_least=0.95,
+    ),
+    Goal(
+        text="attach to an overlay network, API call",
+        figure=Figure(what=overlay_attach.ATTACH),
+        unit="ms",
+        peers=(
+            Figure(what=overlay_attach.ATTACH, reduce=percentile99, label="seaway, p99"),
+            Figure(what=overlay_attach.ATTACH, who=overlay_attach.SWARM),
+        ),
+        at_most=10,
+    ),
+    Goal(
+        text="a new container's name and address usable on another host, p99",
+        figure=Figure(what=overlay_names.USABLE, reduce=percentile99),
+        unit="ms",
+        peers=(
+            Figure(what=overlay_names.USABLE, label="seaway, median"),
+            Figure(what=overlay_names.USABLE, who=overlay_names.SWARM, label="swarm, median"),
+        ),
+        at_most=100,
+    ),
+)
+"""The table of issue 3."""
+
+
 def _run(who: str, base: str = run.BARE) -> Figure:
     return Figure(what=run.RUN, who=who, base=base, compare=sub)
 
@@ -178,5 +259,6 @@ GOALS = (
         peers=(Figure(what=memory.EMPTY, who=DOCKER),),
         at_most=90,
     ),
+    *OVERLAY_GOALS,
 )
-"""The table of issue 2, in its order."""
+"""The tables of issues 2 and 3, in their order."""

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from bench.programs import Failed, run
 
-_PACKAGES = ("docker.io", "podman", "netavark", "aardvark-dns", "containernetworking-plugins")
+_PACKAGES = (
+    "docker.io",
+    "podman",
+    "netavark",
+    "aardvark-dns",
+    "containernetworking-plugins",
+    "wireguard-go",
+    "etcd-server",
+)
 
 
 def describe() -> list[str]:

@@ -91,7 +91,7 @@ def _row(goal: Goal, samples: Sequence[Sample]) -> str:
 
 
 def _peers(figures: Iterable[Figure], goal: Goal, samples: Sequence[Sample]) -> list[str]:
-    found = [(f.who, f.value(samples)) for f in figures]
+    found = [(f.label or f.who, f.value(samples)) for f in figures]
     return [f"{who} {_number(value, goal)}" for who, value in found if value is not None]
 
 
@@ -155,6 +155,15 @@ samples.
 - Attach is one call of the API (or one run of netavark or the plugins) for a namespace that exists;
   Docker has no such thing, so `network connect` of a running container stands for it.
 - `run -d` is compared round by round with the same Podman, image and flags and `--network none`.
+- Between hosts: a second lab with three pairs of hosts, each pair on a cable of its own (a veth
+  pair): one with what is built by hand and no packet filter at all, one with Docker's swarm, one
+  with Seaway. "Host to host" is the same load between processes on the two hosts themselves, with
+  their engine's connection tracking; ratios to the bare hosts stand beside it. Attaching and names
+  are measured on three more hosts, whose stores (etcd) have to agree.
+- One stream is as many bytes as go through one connection, both ends again on one CPU, but for
+  wireguard-go, which takes whatever CPU is free.
+- A new container's name: from asking the API on one host until a container on the third host gets
+  an answer from DNS and an echo from that address. Docker's time holds the start of a process.
 - Peers are the distribution's versions. What a peer cannot do is left out.
 
 ## Everything that was measured

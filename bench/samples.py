@@ -6,6 +6,7 @@ compared are measured within seconds of each other, in an order that rotates.
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -106,6 +107,12 @@ def of(samples: Iterable[Sample], what: str, who: str) -> list[Sample]:
 def median(samples: Sequence[Sample]) -> float | None:
     """Return the median value, None if there are no samples."""
     return statistics.median(s.value for s in samples) if samples else None
+
+
+def percentile99(samples: Sequence[Sample]) -> float | None:
+    """Return what 99 in 100 values do not exceed, None if there are no samples."""
+    values = sorted(s.value for s in samples)
+    return values[math.ceil(0.99 * len(values)) - 1] if values else None
 
 
 def paired(

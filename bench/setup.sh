@@ -10,6 +10,9 @@ missing() { # one package a line; asks for the things themselves, not for packag
   [ -x /usr/lib/podman/netavark ] || echo netavark
   [ -x /usr/lib/podman/aardvark-dns ] || echo aardvark-dns
   [ -x /usr/sbin/iptables ] || echo iptables # the CNI plugins and netavark call it
+  command -v wireguard-go >/dev/null || echo wireguard-go
+  command -v wg >/dev/null || echo wireguard-tools
+  command -v etcd >/dev/null || echo etcd-server
   command -v gcc >/dev/null || echo gcc
   [ -e /usr/include/stdio.h ] || echo libc6-dev
 }

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol, TypeVar
 
 import seaway
 from bench import far
@@ -45,6 +46,17 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
 """
 
 
+class Closable(Protocol):
+    """What has to be closed."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Closable)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """How much is measured.
@@ -54,6 +66,7 @@ class Sizes:
         seconds: Of traffic for a sample.
         endpoints: "the 500th as fast as the 1st".
         ports: "publish 1,000 separate ports".
+        calls: Of what takes milliseconds and is to have a 99th percentile.
         slow: Also what takes peers half a minute and more.
     """
 
@@ -61,6 +74,7 @@ class Sizes:
     seconds: float = 1.0
     endpoints: int = 500
     ports: int = 1000
+    calls: int = 100
     slow: bool = False
 
 
@@ -73,7 +87,7 @@ class Plan:
     samples: list[Sample]
 
 
-QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20)
+QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20, calls=5)
 
 
 class Stage:
@@ -102,6 +116,11 @@ class Stage:
     def host(self, engine: str) -> Machine:
         """Return the host that belongs to *engine*."""
         return self.lab.host(_HOSTS[engine])
+
+    def kept(self, thing: Kept) -> Kept:
+        """Close *thing* at the end."""
+        self._stack.callback(thing.close)
+        return thing
 
     def take(self, probes: Sequence[Probe], rounds: int = 0) -> None:
         """Measure *probes* in rounds (0: as many as the sizes say)."""

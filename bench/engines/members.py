@@ -42,11 +42,16 @@ class Members:
         return self.agents[1]
 
     @property
+    def third(self) -> Seaway:
+        """The host that joined after that."""
+        return self.agents[2]
+
+    @property
     def hosts(self) -> Ends:
         """From host to host."""
         return Ends(self.first.machine.netns, self.second.machine.netns, self._addresses[1])
 
-    def network(self, name: str, options: Mapping[str, str]) -> None:
+    def network(self, name: str, options: Mapping[str, str] | None = None) -> None:
         """Have an overlay network."""
-        body = {"name": name, "driver": "overlay", "attachable": True, "options": dict(options)}
+        body = {"name": name, "driver": "overlay", "options": options or {}}
         self.first.call("POST", "/v1/networks", body)
