@@ -1,0 +1,1 @@
+"""Becoming and staying a cluster: certificates, tokens, joining, and the etcd process."""
