@@ -308,6 +308,105 @@ def test_healing_one_host_or_all(pair):
     assert wire.Cuts() == wire.cuts(pair)
 
 
+@contextmanager
+def storing(lab: Lab, host: str, folder: Path):
+    """A stand-in for etcd: its name, and that it listens for clients and members."""
+    program = folder / "etcd"
+    program.write_text(f"#!{sys.executable}\n{_ETCD}")
+    program.chmod(0o755)
+    with at(lab, host).started(str(program)) as process:
+        assert process.stdout is not None
+        assert "ready\n" == process.stdout.readline()
+        yield process
+
+
+_ETCD = """
+import selectors, socket
+ears = selectors.DefaultSelector()
+for port in (7901, 7902, 9000):
+    ears.register(socket.create_server(("", port)), selectors.EVENT_READ)
+print("ready", flush=True)
+while True:
+    for key, _ in ears.select():
+        with key.fileobj.accept()[0] as client:
+            client.sendall(b"hello")
+"""
+
+
+def held(lab: Lab) -> dict[str, tuple[bool, bool]]:
+    """Whether a store runs and whether it is held, by host."""
+    return {s.machine.name: (s.store, s.store_held) for s in lifecycle.status(lab) if s.agent}
+
+
+def test_a_killed_store_stays_away_until_healed(pair, tmp_path):
+    """Also one that was started again; its clients are refused at once, and nobody else is."""
+    with storing(pair, "host1", tmp_path) as first:
+        assert {"host1": (True, False), "host2": (False, False)} == held(pair)
+        assert faults.kill_store(pair, "host1")
+        assert -9 == first.wait(5)
+        assert {"host1": (False, True), "host2": (False, False)} == held(pair)
+    assert not faults.kill_store(pair, "host1")
+
+    with storing(pair, "host1", tmp_path), storing(pair, "host2", tmp_path):
+        assert (True, True) == held(pair)["host1"]
+        for client, address in (("host1", "127.0.0.1"), ("host2", "192.0.2.1")):
+            for port in (7901, 7902):
+                with pytest.raises(Refused, match="ConnectionRefusedError"):
+                    at(pair, client).ask(address, port)
+            assert "hello" == at(pair, client).ask(address, 9000)
+        assert "hello" == at(pair, "host1").ask("192.0.2.2", 7901)
+        with pytest.raises(Refused, match="ConnectionRefusedError"):
+            at(pair, "host1").ask("192.0.2.2", 7902)
+
+        faults.heal(pair, "host1", "host2")
+        assert (True, True) == held(pair)["host1"]
+        faults.heal(pair, "host1")
+        assert (True, False) == held(pair)["host1"]
+        assert "hello" == at(pair, "host2").ask("192.0.2.1", 7902)
+
+
+def test_a_store_killed_once_may_come_back(pair, tmp_path):
+    """Nothing keeps it away."""
+    with storing(pair, "host1", tmp_path):
+        assert faults.kill_store(pair, "host1", once=True)
+    with storing(pair, "host1", tmp_path):
+        assert "hello" == at(pair, "host2").ask("192.0.2.1", 7901)
+    assert not faults.kill_store(pair, "host1", once=True)
+
+
+def test_a_host_can_change_its_address(pair):
+    """It is reached at the new ones, over both protocols, and reaches the internet from them."""
+    faults.readdress(pair, "host1", 77)
+
+    with serving(pair, "host1"), serving(pair, "outside"):
+        for port, old, new in (
+            (80, "192.0.2.1", "192.0.2.77"),
+            (81, "2001:db8:5ea::1", "2001:db8:5ea::77"),
+        ):
+            assert at(pair, "host2").ask(new, port)
+            with pytest.raises(Refused):
+                at(pair, "host2").ask(old, port, seconds=0.2)
+        assert "192.0.2.77" == at(pair, "host1").ask("203.0.113.1", 80)
+        assert "2001:db8:5ea::77" == at(pair, "host1").ask("2001:db8:ffff::1", 81)
+
+
+def test_a_tunnel_s_socket_goes_with_its_host(pair):
+    """A wireguard-go that is killed leaves its socket in a folder that all namespaces share."""
+    link = f"sww-t{os.getpid()}"
+    other = Path("/var/run/wireguard", f"sww-u{os.getpid()}.sock")
+    other.parent.mkdir(exist_ok=True)
+    other.touch()
+    other.with_name(f"{link}.sock").touch()
+    at(pair, "host1").run(f"ip tuntap add dev {link} mode tun")
+    try:
+        faults.power_off(pair, "host1")
+
+        assert not other.with_name(f"{link}.sock").exists()
+        assert other.exists()
+    finally:
+        other.unlink()
+
+
 def test_powering_off_kills_everything_and_keeps_the_disk(pair):
     """Processes, namespaces and the run dir go; the state dir stays; start boots again."""
     host = pair.host("host1")

@@ -80,6 +80,8 @@ def _hold(lab, inside):
         lambda lab: faults.resume(lab, "host1"),
         lambda lab: faults.power_off(lab, "host1"),
         lambda lab: faults.cut(lab, "host1"),
+        lambda lab: faults.kill_store(lab, "host1"),
+        lambda lab: faults.readdress(lab, "host1", 9),
         faults.heal,
     ],
 )

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_a_name_with_parentheses_confuses_nobody(tmp_path):
 
     assert stat is not None
     assert os.getpid() == stat.parent
+    assert "a) S 1 (" == stat.name
+
+
+def test_a_program_is_found_by_its_name_and_namespace(child, tmp_path):
+    """Whoever started it; an absent namespace has nobody."""
+    here = Path("/proc/self/ns/net")
+
+    assert child.pid in [p.pid for p in processes.named("sleep", here)]
+    assert child.pid not in [p.pid for p in processes.named("slee", here)]
+    assert [] == processes.named("sleep", tmp_path / "absent")
 
 
 def test_a_process_that_has_ended_is_gone_before_it_is_reaped(child):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NAME = Flag("name", "", Takes.VALUE, "LAB", "Which lab", default="lab", completes="lab")
 _HOSTS = Flag("hosts", "", Takes.VALUE, "N", "How many hosts: 1, or as many as there are")
+_ALONE = Flag("no-cluster", "", help="Leave the hosts alone: make no cluster of them")
 _ONLY = Flag("name", "", Takes.VALUE, "LAB", "Only this lab", completes="lab")
 _FORMAT = Flag("format", "", Takes.VALUE, "FORMAT", "table, json, or fields such as {{.Machine}}")
 
@@ -38,8 +39,9 @@ LAB = Group(
     [
         Command(
             "up",
-            "Bring up what is missing of a lab: wire, hosts, their agents, and a client, outside",
-            flags=[_NAME, _HOSTS],
+            "Bring up what is missing of a lab: wire, hosts, their agents, one cluster of them if "
+            "they are several, and a client, outside",
+            flags=[_NAME, _HOSTS, _ALONE],
             example="seaway lab up --hosts 3",
         ),
         Command("ls", "List labs, their machines and agents", flags=[_ONLY, _FORMAT]),
@@ -58,6 +60,12 @@ LAB = Group(
         _on_host("resume", "Let a frozen agent go on"),
         _on_host("power-off", "Pull the plug of a host: only its state stays, as on a disk"),
         Command(
+            "kill-store",
+            "Kill the etcd of a host, and keep it from coming back until 'lab heal'",
+            flags=[_NAME, Flag("once", "", help="Let the agent start it again")],
+            positionals=[_HOST],
+        ),
+        Command(
             "cut",
             "Take a host off the wire, or part two hosts from each other",
             flags=[_NAME],
@@ -65,7 +73,7 @@ LAB = Group(
         ),
         Command(
             "heal",
-            "Undo cuts: all of them, those of one host, or that between two",
+            "Undo cuts: all of them, those of one host, or that between two; and kill-store",
             flags=[_NAME],
             positionals=[_ANY, _OTHER],
         ),

@@ -21,12 +21,17 @@ _COLUMNS: Final = {
     "AGENT": "Agent",
     "PID": "Pid",
     "WIRE": "Wire",
+    "STORE": "Store",
 }
 
 
 def up(parsed: Parsed) -> int:
     """Bring up a lab and say what to do next."""
-    lab = lifecycle.up(Lab(name=_name(parsed), hosts=_hosts(parsed)), report=_progress)
+    lab = lifecycle.up(
+        Lab(name=_name(parsed), hosts=_hosts(parsed)),
+        report=_progress,
+        clustered=not parsed.flag("no-cluster").on,
+    )
     print(f"Lab {lab.name!r} is up: {', '.join(lab.host_names)} and outside.  Go on with")
     print(f"  {command_line(lab.name, 'exec', 'host1', 'seaway', 'status')}")
     return 0
@@ -89,6 +94,13 @@ def power_off(parsed: Parsed) -> int:
     return 0
 
 
+def kill_store(parsed: Parsed) -> int:
+    """Kill a host's etcd; one that does not run is no error."""
+    if not faults.kill_store(_find(parsed), _host(parsed), once=parsed.flag("once").on):
+        _progress(f"no etcd was running on {_host(parsed)}")
+    return 0
+
+
 def cut(parsed: Parsed) -> int:
     """Cut the wire."""
     faults.cut(_find(parsed), _host(parsed), parsed.argument("HOST2").value)
@@ -96,7 +108,7 @@ def cut(parsed: Parsed) -> int:
 
 
 def heal(parsed: Parsed) -> int:
-    """Mend the wire."""
+    """Mend the wire, and let go of stores."""
     first, second = parsed.argument("HOST").value, parsed.argument("HOST2").value
     faults.heal(_find(parsed), first, second)
     return 0
@@ -112,6 +124,7 @@ COMMANDS: Final[dict[str, Callable[[Parsed], int]]] = {
     "pause": pause,
     "resume": resume,
     "power-off": power_off,
+    "kill-store": kill_store,
     "cut": cut,
     "heal": heal,
 }
@@ -139,6 +152,7 @@ def _record(lab: Lab, status: MachineStatus) -> dict[str, object]:
         "Agent": str(status.agent or "-"),
         "Pid": status.pid or "-",
         "Wire": _wire(status),
+        "Store": "held" if status.store_held else "up" if status.store else "-",
     }
 
 

@@ -49,6 +49,7 @@ def agent_command(host: Machine) -> list[str]:
         *("--run-dir", str(host.run_dir)),
         *("--podman-root", str(host.podman_root)),
         *("--image-store", str(IMAGE_STORE)),
+        *("--node-name", host.name),
     ]
 
 

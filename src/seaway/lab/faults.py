@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 
-from seaway.lab import agents, hosts, wire
+from seaway.lab import agents, hosts, stores, wire
 from seaway.lab.agents import AgentCommand, agent_command
 from seaway.lab.lifecycle import locked, require_root
 from seaway.lab.topology import Lab
@@ -96,9 +96,50 @@ def cut(lab: Lab, machine: str, other: str | None = None) -> None:
 def heal(lab: Lab, machine: str | None = None, other: str | None = None) -> None:
     """Undo cuts: between two machines, all of one machine's, or all there are.
 
+    All but the first let go of killed stores, too.
+
     Raises:
         NotFound: No such machine.
         KernelError: Linux refused.
     """
     require_root()
     wire.heal(lab, lab.machine(machine) if machine else None, lab.machine(other) if other else None)
+    if other is None:
+        for host in [lab.machine(machine)] if machine else lab.machines:
+            stores.release(host)
+
+
+def kill_store(lab: Lab, host: str, *, once: bool = False) -> bool:
+    """SIGKILL the etcd of *host* and keep it away until ``heal``; False if it did not run.
+
+    Args:
+        once: Do not keep it away: the agent starts it again.
+
+    Raises:
+        NotFound: No such host, or it is off.
+        KernelBusy: It did not end.
+        KernelError: nft refused.
+    """
+    require_root()
+    machine = lab.host(host)
+    if not once:
+        stores.hold(machine)
+    return stores.kill(machine)
+
+
+def readdress(lab: Lab, host: str, number: int) -> None:
+    """Give *host* the addresses that end in *number* instead of those it has on the wire.
+
+    As with a new lease from DHCP, everything that hung on the old ones goes with them.  The
+    lab's own description of the host, ``lab.host(host)``, keeps the first ones, which come
+    back when it is booted again.
+
+    Args:
+        number: 1 to 254, and nobody else's.
+
+    Raises:
+        NotFound: No such host, or it is off.
+        KernelError: Linux refused.
+    """
+    require_root()
+    wire.readdress(lab, lab.host(host), number)

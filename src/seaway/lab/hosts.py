@@ -104,9 +104,12 @@ def remove_folder(folder: Path) -> None:
 def _switch_off(lab: Lab, machines: Sequence[Machine], teardown: Teardown) -> None:
     folders = [folder for m in machines for folder in (m.run_dir, m.state_dir)]
     homes = [m.netns for m in machines]
+    tunnels = leftovers.tunnels(machines)
     teardown.step(_end_everyone, [*homes, *leftovers.sandbox_namespaces(folders)])
     for machine in machines:
         teardown.step(leftovers.forget_runtime_state, machine)
+    for tunnel in tunnels:
+        teardown.step(tunnel.unlink, missing_ok=True)
     teardown.step(leftovers.unmount, folders)
     for machine in machines:
         teardown.step(wire.unplug, lab, machine)

@@ -17,11 +17,14 @@ from pathlib import Path
 
 from seaway.errors import EngineError, KernelBusy, KernelError
 from seaway.kernel import netns
+from seaway.lab import wire
 from seaway.lab.programs import run
 from seaway.lab.topology import IMAGE_STORE, Machine
+from seaway.plan.resources import WIREGUARD_PREFIX
 
 _RUNTIMES = ("runc", "crun")
 _PODMAN_SECONDS = 20.0
+_TUNNELS = Path("/var/run/wireguard")
 
 
 def remove_containers(hosts: Sequence[Machine]) -> None:
@@ -64,6 +67,22 @@ def forget_runtime_state(host: Machine) -> None:
                 with suppress(KernelError, OSError):  # broken, or uninstalled
                     run([runtime, "delete", "--force", container])
                 shutil.rmtree(state, ignore_errors=True)
+
+
+def tunnels(machines: Iterable[Machine]) -> list[Path]:
+    """The control sockets of the WireGuard devices that *machines* have.
+
+    A wireguard-go that is killed leaves its socket behind, in one folder for
+    the whole machine.  Once its device has gone, nothing says whose it was.
+
+    Source:
+        wg(8), ENVIRONMENT VARIABLES and the paragraph before it.
+    """
+    links: list[str] = []
+    for machine in machines:
+        with suppress(KernelError):  # a namespace that is going
+            links += wire.links(machine.netns)
+    return [_TUNNELS / f"{link}.sock" for link in links if link.startswith(WIREGUARD_PREFIX)]
 
 
 def mounts_under(folders: Iterable[Path], mountinfo: str | None = None) -> list[str]:

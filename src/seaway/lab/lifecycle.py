@@ -14,7 +14,7 @@ from typing import Final
 
 from seaway.errors import Conflict, NotFound, SeawayError, Unsupported
 from seaway.kernel import netns
-from seaway.lab import agents, hosts, wire
+from seaway.lab import agents, cluster, hosts, stores, wire
 from seaway.lab.agents import AgentCommand, agent_command
 from seaway.lab.programs import need
 from seaway.lab.topology import (
@@ -55,6 +55,8 @@ class MachineStatus:
         pid: Of the agent, 0 if there is none.
         on_wire: Is its port there and up?
         parted_from: Machines that it cannot reach by a cut between two.
+        store: Does it run etcd?
+        store_held: Is that kept from everybody?
     """
 
     machine: Machine
@@ -63,14 +65,26 @@ class MachineStatus:
     pid: int
     on_wire: bool
     parted_from: tuple[str, ...]
+    store: bool = False
+    store_held: bool = False
 
 
 def silent(line: str) -> None:
     """Report to nobody."""
 
 
-def up(lab: Lab, command: AgentCommand = agent_command, report: Report = silent) -> Lab:
+def up(
+    lab: Lab,
+    command: AgentCommand = agent_command,
+    report: Report = silent,
+    *,
+    clustered: bool = False,
+) -> Lab:
     """Bring up what *lab* lacks; what it has stays.  A failure undoes what this call made.
+
+    Args:
+        report: Gets a line about each step.
+        clustered: Make one cluster of all its hosts if there are several.
 
     Returns:
         The lab as it is: with more hosts than asked for if it had more.
@@ -79,6 +93,7 @@ def up(lab: Lab, command: AgentCommand = agent_command, report: Report = silent)
         Unsupported: Not root, or a program is missing.
         Conflict: Somebody else is working on this lab.
         AgentUnreachable: An agent did not get ready; the message has its last words.
+        StoreError: The cluster did not come together.
         KernelError: Linux refused.
     """
     require_root()
@@ -88,6 +103,8 @@ def up(lab: Lab, command: AgentCommand = agent_command, report: Report = silent)
         lab = replace(lab, hosts=max(lab.hosts, known or 0))
         try:
             _bring_up(lab, command, report)
+            if clustered and lab.hosts > 1:
+                cluster.form(lab, report)
         except BaseException:
             report("that failed: removing what was made")
             # The reason for the failure matters more than what cannot be undone.
@@ -124,12 +141,15 @@ def running_lab(
     hosts: int = 1,
     command: AgentCommand = agent_command,
     *,
+    cluster: bool = False,
     state_root: Path = STATE_ROOT,
     run_root: Path = RUN_ROOT,
 ) -> Iterator[Lab]:
     """A fresh lab for a test or benchmark, gone at the end whatever happens.
 
-    *name* is the caller's own: what an interrupted run has left under it is removed.
+    Args:
+        name: The caller's own: what an interrupted run has left under it is removed.
+        cluster: Make one cluster of its hosts, if there are several.
 
     Raises:
         As ``up`` and ``down``.
@@ -137,7 +157,7 @@ def running_lab(
     lab = Lab(name=name, hosts=hosts, state_root=state_root, run_root=run_root)
     down(lab)
     try:
-        yield up(lab, command)
+        yield up(lab, command, clustered=cluster)
     finally:
         down(lab)
 
@@ -230,6 +250,7 @@ def _undo(lab: Lab, known: int | None) -> None:
     if known is None:
         _remove(lab)
     elif new := [lab.host(name) for name in lab.host_names[known:]]:
+        cluster.forget(lab, new)
         hosts.dismantle(lab, new)
 
 
@@ -253,6 +274,8 @@ def _machine_status(
         pid=stat.process.pid if stat else 0,
         on_wire=ports.get(machine.name, False),
         parted_from=tuple(sorted(b for a, b in pairs if a == machine.name)),
+        store=machine.has_agent and bool(stores.running(machine)),
+        store_held=machine.has_agent and stores.held(machine),
     )
 
 

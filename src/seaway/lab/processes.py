@@ -42,11 +42,13 @@ class Stat:
     Attributes:
         state: One letter of proc(5): T is stopped by a signal, Z has ended.
         parent: PID of its parent.
+        name: The first 15 bytes of its program's name.
     """
 
     process: Process
     state: str
     parent: int
+    name: str
 
 
 def look(pid: int) -> Stat | None:
@@ -66,8 +68,14 @@ def read_stat(pid: int) -> Stat | None:
     except OSError:  # ENOENT, or ESRCH when it goes while we read
         return None
     # The second field is the program's name in parentheses, and may hold any of ") ".
-    fields = text.rpartition(")")[2].split()
-    return Stat(process=Process(pid, int(fields[19])), state=fields[0], parent=int(fields[1]))
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return Stat(
+        process=Process(pid, int(fields[19])),
+        state=fields[0],
+        parent=int(fields[1]),
+        name=head.partition("(")[2],
+    )
 
 
 def write_pid_file(path: Path, process: Process) -> None:
@@ -141,6 +149,18 @@ def inhabitants(namespaces: Iterable[Path]) -> frozenset[Process]:
             found.add(pid)
             todo += children.get(pid, ())
     return frozenset(everyone[pid].process for pid in found - _lineage(everyone))
+
+
+def named(name: str, namespace: Path) -> list[Process]:
+    """The processes of the program *name* whose network namespace is the one at *namespace*."""
+    if not netns.exists(str(namespace)):
+        return []
+    home = _inode(namespace)
+    return [
+        stat.process
+        for stat in _all()
+        if stat.name == name and _inode(_PROC / str(stat.process.pid) / "ns/net") == home
+    ]
 
 
 def _ends(process: Process, deadline: float) -> bool:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Final
 
 from seaway.errors import KernelError, NotFound
 from seaway.kernel import netns
 from seaway.lab.programs import ip_batch, run
-from seaway.lab.topology import INTERNET_4, INTERNET_6, OUTSIDE, WIRE, Lab, Machine
+from seaway.lab.topology import (
+    INTERNET_4,
+    INTERNET_6,
+    OUTSIDE,
+    UNDERLAY_4,
+    UNDERLAY_6,
+    WIRE,
+    Lab,
+    Machine,
+)
 
 LINK: Final = "eth0"
 """Every machine's one link to the wire."""
@@ -156,6 +166,23 @@ def address_lines(machine: Machine, outside: Machine) -> tuple[str, ...]:
         f"route replace default via {outside.v4.ip} dev {LINK}",
         f"route replace default via {outside.v6.ip} dev {LINK}",
     )
+
+
+def readdress(lab: Lab, host: Machine, number: int) -> None:
+    """Replace every address that *host* has on the wire by those that end in *number*.
+
+    Raises:
+        NotFound: The host is powered off.
+        KernelError: Linux refused.
+    """
+    _check_plugged(host)
+    moved = replace(
+        host,
+        v4=IPv4Interface(f"{UNDERLAY_4[number]}/{UNDERLAY_4.prefixlen}"),
+        v6=IPv6Interface(f"{UNDERLAY_6.network_address}{number}/{UNDERLAY_6.prefixlen}"),
+    )
+    flush = [f"addr flush dev {LINK} scope global"]
+    ip_batch(host.netns, [*flush, *address_lines(moved, lab.machine(OUTSIDE))])
 
 
 def links(where: Path) -> dict[str, bool]:
