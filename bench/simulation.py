@@ -1,0 +1,138 @@
+"""A large cluster, written down: the records that many hosts with many containers would leave.
+
+They are made by the same model, keys and codec that agents use, so that an
+agent cannot tell them from those of real hosts.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+
+from seaway.ipam.blocks import block_length, pool_of
+from seaway.model.cluster import Announced, Block, Claim, Host, HostId, TunnelKey
+from seaway.model.names import mac_for
+from seaway.model.network import Address, Network, Prefix, Subnet
+from seaway.model.sandbox import SandboxId, endpoint_id
+from seaway.store import keys
+from seaway.store.codec import encode
+
+Record = tuple[str, bytes]
+
+_LABELS = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """Hosts with the numbers 2 to *hosts* + 1, next to one real host with the number 1.
+
+    Attributes:
+        underlay: Where their addresses are, one after the other.
+        networks: Each host has a block of each of them, one for each subnet.
+        endpoints: Of each host on each network.
+        version: Of Seaway.
+    """
+
+    hosts: int
+    underlay: IPv4Network
+    networks: Sequence[Network]
+    endpoints: int
+    version: str
+
+    @property
+    def numbers(self) -> range:
+        """The hosts' numbers."""
+        return range(2, self.hosts + 2)
+
+    def records(self) -> Iterator[Record]:
+        """Yield everything that all hosts have written."""
+        for number in self.numbers:
+            yield from self.host(number)
+            for network in self.networks:
+                yield from self.block(network, number)
+                for index in range(self.endpoints):
+                    yield from self.endpoint(network, number, index)
+
+    def host(self, number: int) -> Iterator[Record]:
+        """Yield what a host writes about itself."""
+        host = self._host(number)
+        claim = encode(Claim(host=host.id, name=host.name))
+        yield keys.host(host.id), encode(host)
+        yield keys.host_name(host.name), claim
+        yield keys.host_number(number), claim
+        yield keys.alive(host.id), claim
+
+    def block(self, network: Network, number: int, turn: int = 0) -> Iterator[Record]:
+        """Yield a host's block of each subnet: the one with its number, or one further on."""
+        for subnet in network.subnets:
+            block = Block(
+                network=network.id,
+                cidr=_block(subnet, number - 1 + turn * (self.hosts + 1)),
+                host=host_id(number),
+            )
+            yield keys.block(network.id, block.cidr), encode(block)
+
+    def endpoint(self, network: Network, number: int, index: int) -> Iterator[Record]:
+        """Yield what a host writes when a container starts there."""
+        one = self.announced(network, number, index)
+        claim = encode(Claim(host=one.host, name=one.name, endpoint=one.id))
+        yield keys.announced(network.id, one.id), encode(one)
+        yield keys.name(network.id, one.name), claim
+        for address in one.addresses:
+            yield keys.address(network.id, address), claim
+
+    def announced(self, network: Network, number: int, index: int) -> Announced:
+        """Return the *index*-th container of a host on a network."""
+        sandbox = SandboxId(_digits(f"{number}/{network.id}/{index}", 12))
+        name = f"{network.name}-{number}-{index}"
+        addresses = [self._address(subnet, number, index) for subnet in network.subnets]
+        return Announced(
+            id=endpoint_id(sandbox, network.id),
+            network=network.id,
+            host=host_id(number),
+            sandbox=sandbox,
+            name=name,
+            names=(name, _digits(name, 12)),
+            v4=next((a for a in addresses if isinstance(a, IPv4Address)), None),
+            v6=next((a for a in addresses if isinstance(a, IPv6Address)), None),
+            mac=mac_for(name),
+            labels=_LABELS,
+        )
+
+    def _host(self, number: int) -> Host:
+        public = base64.b64encode(hashlib.sha256(f"key {number}".encode()).digest()).decode()
+        return Host(
+            id=host_id(number),
+            name=f"host{number}",
+            number=number,
+            addresses=(self.underlay[number],),
+            mac=mac_for(f"host {number}"),
+            keys=(TunnelKey(generation=0, public=public),),
+            identity=_digits(f"identity {number}", 64),
+            version=self.version,
+            joined=1.7e9 + number,
+        )
+
+    def _address(self, subnet: Subnet, number: int, index: int) -> Address:
+        # The first addresses of a pool may be the subnet's own and its gateway's.
+        return _block(subnet, number - 1)[2 + index]
+
+
+def host_id(number: int) -> HostId:
+    """Return the id of a host."""
+    return HostId(_digits(f"host {number}", 12))
+
+
+def _block(subnet: Subnet, index: int) -> Prefix:
+    pool = pool_of(subnet)
+    length = block_length(pool)
+    at = int(pool.network_address) + (index << (pool.max_prefixlen - length))
+    # The constructor for a pair knows the family only by the address.
+    return ip_network((type(pool.network_address)(at), length))
+
+
+def _digits(owner: str, count: int) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:count]
