@@ -24,7 +24,7 @@ from seaway.plan.resources import WIREGUARD_PREFIX
 
 _RUNTIMES = ("runc", "crun")
 _PODMAN_SECONDS = 20.0
-_TUNNELS = Path("/var/run/wireguard")
+_TUNNELS = Path("/var/run/wireguard")  # for all namespaces
 
 
 def remove_containers(hosts: Sequence[Machine]) -> None:
@@ -76,7 +76,7 @@ def tunnels(machines: Iterable[Machine]) -> list[Path]:
     the whole machine.  Once its device has gone, nothing says whose it was.
 
     Source:
-        wg(8), ENVIRONMENT VARIABLES and the paragraph before it.
+        wireguard-tools, src/ipc-uapi-unix.h (SOCK_PATH).
     """
     links: list[str] = []
     for machine in machines:
