@@ -28,6 +28,8 @@ from seaway.store.etcd_wire import (
     At,
     Clash,
     Compacted,
+    Compare,
+    Empty,
     Erase,
     Event,
     Header,
@@ -58,6 +60,8 @@ __all__ = [
     "At",
     "Clash",
     "Compacted",
+    "Compare",
+    "Empty",
     "Erase",
     "Etcd",
     "Event",
@@ -185,7 +189,7 @@ class Etcd:
 
     async def txn(
         self,
-        compares: Sequence[At | Holds] = (),
+        compares: Sequence[Compare] = (),
         puts: Sequence[Write] = (),
         deletes: Sequence[Erase] = (),
     ) -> int:
@@ -460,8 +464,11 @@ class Etcd:
 
 
 def _why(url: str, err: Exception) -> str:
-    timed_out = isinstance(err, TimeoutError | httpx.TimeoutException)
-    return f"{url}: {'no answer in time' if timed_out else str(err) or type(err).__name__}"
+    if isinstance(err, TimeoutError | httpx.TimeoutException):
+        return f"{url}: no answer in time"
+    if isinstance(err, httpx.ReadError | httpx.RemoteProtocolError):
+        return f"{url}: it closed the connection"  # with TLS 1.3, also what it does not trust
+    return f"{url}: {str(err) or type(err).__name__}"
 
 
 def _nobody(failures: Sequence[str]) -> StoreError:

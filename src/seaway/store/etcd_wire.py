@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ _NOT_DONE: Final = (
     "not supported for learner",
     "too many requests",
     "space exceeded",
+    "unhealthy cluster",
     "error while dialing",
 )
 """Parts of transient refusals that etcd makes before it looks at a request."""
@@ -107,6 +109,13 @@ class Holds:
 
 
 @dataclass(frozen=True, slots=True)
+class Empty:
+    """No key may start so."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """Set a key, whatever it was; with *lease* it goes when that ends."""
 
@@ -121,6 +130,9 @@ class Erase:
 
     key: str
     prefix: bool = False
+
+
+Compare = At | Holds | Empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,8 +400,13 @@ class Refusal:
 
 
 class _WireRefusal(msgspec.Struct):
-    error: str | StreamError
-    code: int = 14
+    code: int
+    error: str = ""
+    message: str = ""  # etcd 3.6 has only this
+
+
+class _WireStreamRefusal(msgspec.Struct):
+    error: StreamError
 
 
 def refusal(status: int, body: bytes) -> Refusal:
@@ -397,13 +414,13 @@ def refusal(status: int, body: bytes) -> Refusal:
 
     One that is not etcd's counts as unavailable (14): something stands in between.
     """
-    try:
+    with suppress(msgspec.MsgspecError):
         found = msgspec.json.decode(body, type=_WireRefusal)
-    except msgspec.MsgspecError:
-        return Refusal(f"status {status}", 14)
-    if isinstance(found.error, StreamError):
-        return Refusal(found.error.message, found.error.grpc_code)
-    return Refusal(found.error, found.code)
+        return Refusal(found.error or found.message, found.code)
+    with suppress(msgspec.MsgspecError):
+        error = msgspec.json.decode(body, type=_WireStreamRefusal).error
+        return Refusal(error.message, error.grpc_code)
+    return Refusal(f"status {status}", 14)
 
 
 # --- what goes out --------------------------------------------------------------------------------
@@ -421,7 +438,7 @@ def range_request(start: bytes, end: bytes, limit: int, revision: int) -> dict[s
 
 
 def txn_request(
-    compares: Sequence[At | Holds], puts: Iterable[Write], deletes: Iterable[Erase]
+    compares: Sequence[Compare], puts: Iterable[Write], deletes: Iterable[Erase]
 ) -> dict[str, Any]:
     """Ask for all or nothing; the answer to a failure holds what each compared key is."""
     erased = (
@@ -436,18 +453,28 @@ def txn_request(
     return {
         "compare": [_compare(one) for one in compares],
         "success": [*written, *erased],
-        "failure": [{"request_range": {"key": one.key.encode()}} for one in compares],
+        "failure": [{"request_range": _look(one)} for one in compares],
     }
 
 
-def _compare(one: At | Holds) -> dict[str, Any]:
+def _look(one: Compare) -> dict[str, Any]:
+    if isinstance(one, Empty):
+        return {"key": one.key.encode(), "range_end": prefix_end(one.key), "limit": 1}
+    return {"key": one.key.encode()}
+
+
+def _compare(one: Compare) -> dict[str, Any]:
     key = one.key.encode()
+    if isinstance(one, Empty):
+        # Of a range without a key, etcd compares one that was never made (applyCompares).
+        span = {"key": key, "range_end": prefix_end(one.key)}
+        return span | {"target": "CREATE", "result": "EQUAL", "create_revision": 0}
     if isinstance(one, At):
         return {"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": one.revision}
     return {"key": key, "target": "VALUE", "result": "EQUAL", "value": one.value}
 
 
-def clash(compares: Sequence[At | Holds], answer: TxnAnswer) -> Clash:
+def clash(compares: Sequence[Compare], answer: TxnAnswer) -> Clash:
     """Say which key made a transaction fail."""
     for one, part in zip(compares, answer.responses, strict=True):
         found = next((kv.kv() for kv in part.response_range.kvs), None)
@@ -456,7 +483,9 @@ def clash(compares: Sequence[At | Holds], answer: TxnAnswer) -> Clash:
     raise StoreError("the cluster's store failed a transaction without a reason: try again")
 
 
-def _satisfied(one: At | Holds, found: Kv | None) -> bool:
+def _satisfied(one: Compare, found: Kv | None) -> bool:
+    if isinstance(one, Empty):
+        return found is None
     if isinstance(one, At):
         return one.revision == (found.mod_revision if found else 0)
     return found is not None and found.value == one.value
