@@ -10,7 +10,6 @@ import time
 import pytest
 
 from seaway.cli import client, cluster_commands, host_commands, network_commands, node_commands
-from seaway.cli.flags import UsageError
 from seaway.cli.main import FAILED, USAGE, main
 from seaway.errors import Conflict
 
@@ -179,7 +178,7 @@ def test_init_reads_what_it_is_told(initiable, tmp_path, capsys):
         (["init", "192.0.2.1"], USAGE, "192.0.2.1"),
         (["join", "192.0.2.1"], USAGE, "--token is missing"),
         (["join", "--token", TOKEN], USAGE, "ADDRESS"),
-        (["join", "--token", TOKEN, "192.0.2.1:99999"], USAGE, "'99999' is not a port"),
+        (["join", "--token", TOKEN, "192.0.2.1:99999"], FAILED, "no port from 1 to 65535"),
         (["token", "show", "rotate"], USAGE, "rotate"),
         (["token", "burn"], USAGE, "burn"),
         (["keys"], USAGE, ""),
@@ -197,19 +196,15 @@ def test_wrong_usage_is_told_in_one_line(initiable, capsys, words, status, said)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("192.0.2.1", ("192.0.2.1", 7900)),
-        ("192.0.2.1:8000", ("192.0.2.1", 8000)),
-        ("2001:db8::1", ("2001:db8::1", 7900)),
-        ("[2001:db8::1]", ("2001:db8::1", 7900)),
-        ("[2001:db8::1]:8000", ("2001:db8::1", 8000)),
-        ("first.example", ("first.example", 7900)),
-    ],
+    ("text", "address", "port"),
+    [("192.0.2.1:8000", "192.0.2.1", 8000), ("[2001:db8::1]:8000", "2001:db8::1", 8000)],
 )
-def test_an_address_may_have_a_port(text, expected):
+def test_an_address_may_have_a_port(agent, text, address, port):
     """An IPv6 address is written in brackets then."""
-    assert expected == cluster_commands.where(text)
+    agent.answers["POST /v1/cluster/join"] = {"cluster": "c", "host": "h", "number": 2, "hosts": 2}
+
+    assert 0 == main(["cluster", "join", "--token", TOKEN, text])
+    assert (address, port) == (agent.asked[0][2]["address"], agent.asked[0][2]["port"])
 
 
 def test_joining(agent, capsys):
@@ -450,9 +445,3 @@ def test_a_name_is_escaped_in_a_path(agent):
     agent.answers[f"GET /v1/nodes/{client.segment('a/b')}"] = node("host1")
 
     assert 0 == main(["node", "inspect", "a/b"])
-
-
-def test_a_port_that_is_none_is_wrong_usage():
-    """Not a failure of the agent's."""
-    with pytest.raises(UsageError, match="'x' is not a port"):
-        cluster_commands.where("[::1]:x")

@@ -12,7 +12,6 @@ from seaway.cli.output import Progress, inspection, table
 from seaway.cli.parse import Parsed
 from seaway.errors import InvalidSpec, NotFound
 
-_PORT = 7900
 _PATIENCE = 120.0  # seconds; a store that starts on a slow disk takes some
 
 ENCRYPTIONS = {
@@ -49,19 +48,21 @@ def init(parsed: Parsed, _words: object) -> int:
 
 def join(parsed: Parsed, _words: object) -> int:
     """Join a cluster; print who we are in it."""
+    from seaway.cluster.joining import parse_server  # noqa: PLC0415 - only joining pays for it
+
     token = parsed.flag("token").value
     if not token:
         raise UsageError(
             "seaway cluster join: --token is missing: see 'seaway cluster token' there"
         )
-    address, port = where(parsed.argument("ADDRESS[:PORT]").value or "")
+    server = parse_server(parsed.argument("ADDRESS[:PORT]").value or "")
     request = {
         "token": token,
-        "address": address,
-        "port": port,
+        "address": server.address,
+        "port": server.port,
         "advertise": split(parsed.flag("advertise").list),
     }
-    with Progress(f"Joining the cluster of {address}"):
+    with Progress(f"Joining the cluster of {server}"):
         found: Any = Client(timeout=_PATIENCE).request("POST", "/v1/cluster/join", request)
     print(
         f"{found['host']} has joined cluster {found['cluster']} as number {found['number']}: "
@@ -167,25 +168,6 @@ def encryption(found: Any) -> str:
     """Say what encrypts traffic between hosts."""
     by: str = found["encryption"]
     return ENCRYPTIONS.get(by, by)
-
-
-def where(text: str) -> tuple[str, int]:
-    """Split ``ADDRESS[:PORT]``; an IPv6 address with a port is in brackets.
-
-    Raises:
-        UsageError: The port is none.
-    """
-    address, port = text, ""
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
-    if not port:
-        return address, _PORT
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise UsageError(f"{text!r}: {port!r} is not a port from 1 to 65535")
-    return address, int(port)
 
 
 def split(values: tuple[str, ...]) -> list[str]:
