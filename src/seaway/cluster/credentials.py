@@ -48,7 +48,7 @@ class Credentials:
         Args:
             name: Of the host; only for readers.
         """
-        from seaway.cluster import pki  # noqa: PLC0415 - see there
+        from seaway.cluster import pki  # noqa: PLC0415 - see there: it takes 11 MB
 
         if not self.key.exists():
             write_file(self.key, pki.new_key())
@@ -171,16 +171,21 @@ class Credentials:
         made = authority.sign(request, holder, lifetime or pki.HOST_LIFETIME)
         write_file(self.certificate, made, mode=0o644)
 
+    def revoked(self) -> frozenset[str]:
+        """Return the serial numbers in crl.pem; none where there is no such file."""
+        from seaway.cluster import pki  # noqa: PLC0415 - see there
+
+        return pki.revoked_serials(_read(self.crl)) if self.crl.exists() else frozenset()
+
     def revoke(self, serials: Iterable[str]) -> bool:
         """Make crl.pem list exactly *serials* (Cluster.revoked); True if that changes it.
 
         Raises:
             NotFound: The authority's key is not on this host.
         """
-        from seaway.cluster import pki  # noqa: PLC0415 - see there
 
         wanted = frozenset(f"{int(one, 16):x}" for one in serials)
-        if self.crl.exists() and pki.revoked_serials(_read(self.crl)) == wanted:
+        if self.crl.exists() and self.revoked() == wanted:
             return False
         write_file(self.crl, self.authority().revoke(wanted), mode=0o644)
         return True
@@ -214,10 +219,12 @@ class Credentials:
             self._show(context)
         return context
 
-    def server_context(self) -> ssl.SSLContext:
+    def server_context(self, *, check_revoked: bool = True) -> ssl.SSLContext:
         """Make what a server needs that asks for certificates but also takes clients with none.
 
-        The list of revoked ones counts as it is now.
+        Args:
+            check_revoked: Turn away certificates that crl.pem lists now, if it is there; without,
+                the server compares with revoked() itself, and can say why it hangs up.
 
         Raises:
             NotFound: A file is missing.
@@ -226,17 +233,17 @@ class Credentials:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_OPTIONAL
-        self._trust(context)
+        self._trust(context, check_revoked=check_revoked)
         self._show(context)
         return context
 
-    def _trust(self, context: ssl.SSLContext) -> None:
+    def _trust(self, context: ssl.SSLContext, *, check_revoked: bool = True) -> None:
         if not self.ca.exists():
             raise NotFound(f"{self.ca} is missing: this host is in no cluster")
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         try:
             context.load_verify_locations(cafile=self.ca)
-            if self.crl.exists():
+            if check_revoked and self.crl.exists():
                 context.load_verify_locations(cafile=self.crl)
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         except (ssl.SSLError, OSError) as err:

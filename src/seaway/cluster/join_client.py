@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
@@ -121,6 +122,9 @@ async def fetch_authority(
         Refused: This host does not run etcd, or its certificate has ended.
         Unreachable: None answers.
     """
+    # asyncio's servers hang up without TLS's alert, so it is better to know before.
+    if credentials.validity().ends <= time.time():
+        raise joining.Refused("this host's certificate has ended: renew it first")
     line = _Line(credentials.client_context(check_hostname=False), _no_check, timeout)
     return await _in_turn(servers, line, joining.AuthorityRequest(), joining.AuthorityKey)
 
@@ -182,8 +186,8 @@ class _Line:
             why = f"no answer within {self.seconds:g} s"
         except EOFError:
             why = (
-                "it hangs up: it is busy, or had too many failed attempts from this address; "
-                "try again in a minute"
+                "it hangs up: it is busy, had too many failed attempts from this address, "
+                "or does not take this host's certificate; try again in a minute"
             )
         except ssl.SSLError as err:
             raise _tls_error(server, err) from err
@@ -284,20 +288,10 @@ def _check_authority(token: Token, ca: str) -> None:
 
 
 def _tls_error(server: Server, err: ssl.SSLError) -> errors.SeawayError:
-    """Say what went wrong in TLS; a server's alerts arrive as errors of ours."""
+    """Say what went wrong in TLS."""
     if isinstance(err, ssl.SSLCertVerificationError):
         return Unreachable(
             f"{server} does not prove to be of this cluster: {err.verify_message}: "
             "check its address and the clocks of both hosts"
         )
-    reason = err.reason or ""
-    if "CERTIFICATE_REVOKED" in reason:
-        return joining.Removed(
-            "this host was removed from the cluster: leave it with `seaway cluster leave --force`"
-        )
-    if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
-        return joining.Refused(
-            f"{server} does not take this host's certificate: {reason.lower()}: renew it, "
-            "and compare the clocks of both hosts"
-        )
-    return Unreachable(f"{server} does not speak TLS as Seaway does: {reason.lower()}")
+    return Unreachable(f"{server}: TLS fails: {(err.reason or 'no reason given').lower()}")

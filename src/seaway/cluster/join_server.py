@@ -86,7 +86,9 @@ class JoinServer:
         self._gatekeeper = gatekeeper
         self._limits = limits or Limits()
         self._door = Doorkeeper(self._limits, clock)
-        self._context: tuple[tuple[tuple[int, int], ...], ssl.SSLContext] | None = None
+        self._files: tuple[tuple[int, int], ...] = ()
+        self._context: ssl.SSLContext | None = None
+        self._revoked: frozenset[str] = frozenset()
 
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Answer on sockets from listen() until cancelled, and close them then."""
@@ -152,9 +154,11 @@ class JoinServer:
         paths = (self._credentials.ca, self._credentials.certificate, self._credentials.crl)
         found = (path.stat() for path in paths if path.exists())
         state = tuple((one.st_mtime_ns, one.st_ino) for one in found)
-        if self._context is None or self._context[0] != state:
-            self._context = (state, self._credentials.server_context())
-        return self._context[1]
+        if self._context is None or self._files != state:
+            self._context = self._credentials.server_context(check_revoked=False)
+            self._revoked = self._credentials.revoked()
+            self._files = state
+        return self._context
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: joining.Seen
@@ -187,13 +191,14 @@ class JoinServer:
         self, question: joining.Question, seen: joining.Seen, writer: asyncio.StreamWriter
     ) -> msgspec.Struct:
         peer = joining.peer_address(seen.address)
+        caller = self._caller(writer)
         match question:
             case joining.JoinRequest():
                 return await self._join(question, seen, peer)
             case joining.RenewRequest():
                 return await self._renew(question, peer)
             case joining.AuthorityRequest():
-                return await self._authority(_caller(writer), peer)
+                return await self._authority(caller, peer)
             case joining.SeenRequest():
                 return seen
 
@@ -254,6 +259,23 @@ class JoinServer:
         log.info("authority_handed_over", host=caller, peer=str(peer))
         return joining.AuthorityKey(certificate=authority.certificate, key=authority.key)
 
+    def _caller(self, writer: asyncio.StreamWriter) -> HostId | None:
+        """Return whose certificate the client has shown, None if none; TLS has verified it.
+
+        Raises:
+            Removed: It was taken back.
+        """
+        shown: dict[str, Any] | None = writer.get_extra_info("peercert")
+        if not shown:
+            return None
+        if f"{int(shown['serialNumber'], 16):x}" in self._revoked:
+            raise joining.Removed(
+                "this host was removed from the cluster: "
+                "leave it with `seaway cluster leave --force`, then join again"
+            )
+        ((name, value),) = shown["subject"][0]
+        return HostId(value) if name == "commonName" else None
+
 
 def listen(port: int) -> list[socket.socket]:
     """Open the join port for IPv6 and IPv4, or IPv4 alone where there is no IPv6.
@@ -279,13 +301,3 @@ def listen(port: int) -> list[socket.socket]:
         ) from err
     made.setblocking(False)
     return [made]
-
-
-def _caller(writer: asyncio.StreamWriter) -> HostId | None:
-    """Return whose certificate the client has shown; TLS has verified it if there is one."""
-    shown: dict[str, Any] | None = writer.get_extra_info("peercert")
-    for part in (shown or {}).get("subject", ()):
-        for name, value in part:
-            if name == "commonName":
-                return HostId(value)
-    return None
