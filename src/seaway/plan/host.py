@@ -25,11 +25,15 @@ class HostFacts:
         exit_bridges: Bridges of others that lead to other machines.  What is behind
             any other bridge belongs to another engine, and endpoints get there
             through its published ports only.
+        underlay_mtu: Bytes of IP packet that fit the link to the cluster's other hosts.
+        underlay_versions: Of IP of this host's addresses in the cluster.
     """
 
     ipv6: bool = True
     mtu: int = 1500
     exit_bridges: frozenset[str] = frozenset()
+    underlay_mtu: int = 1500
+    underlay_versions: frozenset[int] = frozenset({4})
 
 
 def plan_host(host: HostFacts) -> tuple[Resource, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from seaway.model.names import GATEWAY_LINK
-from seaway.model.network import Network, Subnet
+from seaway.model.network import Driver, Network, Subnet
 from seaway.plan.host import HostFacts
 from seaway.plan.resources import Element, LinkAddress, Resource, Route, RouteKind
 
@@ -17,7 +17,8 @@ def plan_network(network: Network, host: HostFacts) -> tuple[Resource, ...]:
     """Compute gateway addresses, the subnets' routes, and the sets that know them.
 
     Only routed networks need anything on the host: a macvlan's wire, the host's
-    own network and none at all are somebody else's.
+    own network and none at all are somebody else's.  Of an overlay network only hosts with
+    an endpoint on it need this; what leads to other hosts is plan/overlay.py's.
     """
     if not network.routed:
         return ()
@@ -55,3 +56,7 @@ def _subnet(network: Network, subnet: Subnet) -> Iterator[Resource]:
         yield Element(set=f"internal{family}", match=(cidr,), reason=f"{why}: internal")
     if network.masquerade:
         yield Element(set=f"masquerade{family}", match=(cidr,), reason=f"{why}: masquerade")
+    if network.driver is Driver.OVERLAY:
+        yield Element(set=f"overlay{family}", match=(cidr,), reason=f"{why}: on many hosts")
+    if network.encrypted:
+        yield Element(set=f"encrypted{family}", match=(cidr,), reason=f"{why}: never in clear")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from seaway.model.cluster import TUNNELS
 from seaway.model.names import VETH_PREFIX
-from seaway.plan.resources import TABLE, Ruleset
+from seaway.plan.resources import TABLE, WIREGUARD_PREFIX, Ruleset
 
 DROPS: Final = {
     "drop_spoofed": "an endpoint sent with an address or MAC that is not its own",
@@ -18,6 +19,8 @@ DROPS: Final = {
     "drop_not_allowed": "a client outside the from= list of a published port",
     "drop_isolated": "a new connection to another network or engine, past its published ports",
     "drop_internal": "traffic into or out of an --internal network",
+    "drop_clear": "a packet of an encrypted network, from or to another host without WireGuard",
+    "drop_not_a_peer": "VXLAN from an address that is no host of the cluster, or made by others",
     "drop_invalid": "a packet that belongs to no connection (conntrack says invalid)",
 }
 """Every way we drop a packet: counter name -> what it means."""
@@ -33,6 +36,9 @@ SETS: Final = {
     "hairpin": ("{ip} . {ip}", ""),
     "guarded": ("{ip} . inet_proto . inet_service", INTERVAL),
     "allowed": ("{ip} . {ip} . inet_proto . inet_service", INTERVAL),
+    "overlay": ("{ip}", INTERVAL),
+    "encrypted": ("{ip}", INTERVAL),
+    "vxlan_peer": ("{ip}", ""),
 }
 
 MAPS: Final = {
@@ -40,10 +46,35 @@ MAPS: Final = {
     "publish_any": ("inet_proto . inet_service : {ip} . inet_service", ""),
     "publish_on": ("{ip} . inet_proto . inet_service : {ip} . inet_service", ""),
     "publish_range": ("{ip} . inet_proto . inet_service : {ip}", INTERVAL),
+    "block_of": ("{ip} : mark", INTERVAL),
+    "address_of": ("{ip} : mark", ""),
 }
 
 EXIT_BRIDGES: Final = "exit_bridges"
 """Set of the bridges that lead to other machines; any other is taken for another engine's."""
+
+TUNNEL_LINKS: Final = "tunnel_links"
+"""Set of our tunnels' devices."""
+
+UNDERLAY_LINKS: Final = "underlay_links"
+"""Set of the links by which packets of other hosts may come without a tunnel."""
+
+VXLAN_PORT: Final = "vxlan_port"
+"""Set of the one UDP port of VXLAN, empty where there is none."""
+
+HOST_BY_VXLAN: Final = "host_by_vxlan"
+HOST_ON_LINK: Final = "host_on_link"
+"""Sets of other hosts: their MAC address, in a tunnel or on a link of ours, and number."""
+
+PLAIN_SETS: Final = {
+    EXIT_BRIDGES: "ifname",
+    TUNNEL_LINKS: "ifname",
+    UNDERLAY_LINKS: "ifname",
+    VXLAN_PORT: "inet_service",
+    HOST_BY_VXLAN: "ether_addr . mark",
+    HOST_ON_LINK: "ether_addr . mark",
+}
+"""Sets that are not about one IP version: name -> type."""
 
 _FAMILIES: Final = {"4": "ipv4_addr", "6": "ipv6_addr"}
 
@@ -51,11 +82,46 @@ _CHAINS: Final = """
 chain raw_prerouting {
     type filter hook prerouting priority raw; policy accept;
     iif != "lo" ip daddr 127.0.0.0/8 counter name "drop_loopback" drop
-    iifname != "@veth@*" accept
+    iifname != "@veth@*" goto from_outside
     iifname . ether saddr . ip saddr @from4 accept
     iifname . ether saddr . ip6 saddr @from6 accept
     ip6 saddr { ::, fe80::/10 } icmpv6 type @nd@ accept
     counter name "drop_spoofed" drop
+}
+chain from_outside {
+    ip saddr @overlay4 goto from_host
+    ip6 saddr @overlay6 goto from_host
+    iifname "@tunnel@*" iifname @tunnel_links goto from_tunnel
+}
+chain from_host {
+    iif "lo" accept
+    iifname "@wireguard@*" accept
+    ip saddr @encrypted4 counter name "drop_clear" drop
+    ip6 saddr @encrypted6 counter name "drop_clear" drop
+    meta mark set 0
+    meta mark set ip saddr map @block_of4
+    meta mark set ip saddr map @address_of4
+    meta mark set ip6 saddr map @block_of6
+    meta mark set ip6 saddr map @address_of6
+    iifname @tunnel_links ether saddr . meta mark @host_by_vxlan goto known_host
+    iifname @underlay_links ether saddr . meta mark @host_on_link goto known_host
+    counter name "drop_spoofed" drop
+}
+chain known_host {
+    meta mark set 0
+}
+chain from_tunnel {
+    ip saddr @tunnels@ accept
+    counter name "drop_spoofed" drop
+}
+chain input {
+    type filter hook input priority filter; policy accept;
+    udp dport @vxlan_port goto hosts_only
+}
+chain hosts_only {
+    ip saddr @vxlan_peer4 accept
+    ip6 saddr @vxlan_peer6 accept
+    counter name "drop_not_a_peer" drop
 }
 chain nat_prerouting {
     type nat hook prerouting priority dstnat; policy accept;
@@ -83,14 +149,26 @@ chain publish {
 }
 chain forward {
     type filter hook forward priority filter; policy accept;
-    ct state established,related accept
     oifname "@veth@*" goto to_endpoint
+    ip daddr @encrypted4 oifname != "@wireguard@*" counter name "drop_clear" drop
+    ip6 daddr @encrypted6 oifname != "@wireguard@*" counter name "drop_clear" drop
+    tcp flags & (syn | rst) == syn oifname @tunnel_links tcp option maxseg size set rt mtu
+    ct state established,related accept
+    udp dport @vxlan_port ip daddr @vxlan_peer4 counter name "drop_not_a_peer" drop
+    udp dport @vxlan_port ip6 daddr @vxlan_peer6 counter name "drop_not_a_peer" drop
     iifname "@veth@*" goto from_endpoint
+    goto between_others
 }
 chain to_endpoint {
+    iifname "@veth@*" ct state established,related accept
+    tcp flags & (syn | rst) == syn iifname @tunnel_links tcp option maxseg size set rt mtu
+    ct state established,related accept
     ct state invalid counter name "drop_invalid" drop
     iifname "@veth@*" ip saddr . ip daddr @same_network4 accept
     iifname "@veth@*" ip6 saddr . ip6 daddr @same_network6 accept
+    ip saddr @overlay4 ip saddr . ip daddr @same_network4 accept
+    ip6 saddr @overlay6 ip6 saddr . ip6 daddr @same_network6 accept
+    iifname @tunnel_links counter name "drop_isolated" drop
     ip saddr @internal4 counter name "drop_internal" drop
     ip daddr @internal4 counter name "drop_internal" drop
     ip6 saddr @internal6 counter name "drop_internal" drop
@@ -100,9 +178,25 @@ chain to_endpoint {
 }
 chain from_endpoint {
     ct state invalid counter name "drop_invalid" drop
+    ip daddr @overlay4 goto to_host
+    ip6 daddr @overlay6 goto to_host
     ip saddr @internal4 counter name "drop_internal" drop
     ip6 saddr @internal6 counter name "drop_internal" drop
+    oifname @tunnel_links counter name "drop_isolated" drop
     meta oifkind "bridge" oifname != @exit_bridges goto to_other_engine
+}
+chain to_host {
+    ip saddr . ip daddr @same_network4 accept
+    ip6 saddr . ip6 daddr @same_network6 accept
+    counter name "drop_isolated" drop
+}
+chain between_others {
+    ip saddr @overlay4 counter name "drop_isolated" drop
+    ip daddr @overlay4 counter name "drop_isolated" drop
+    ip6 saddr @overlay6 counter name "drop_isolated" drop
+    ip6 daddr @overlay6 counter name "drop_isolated" drop
+    iifname @tunnel_links counter name "drop_isolated" drop
+    oifname @tunnel_links counter name "drop_isolated" drop
 }
 chain to_other_engine {
     ct status dnat accept
@@ -111,8 +205,15 @@ chain to_other_engine {
 chain nat_postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     oifname "@veth@*" goto snat_to_endpoint
+    ip daddr @overlay4 goto unchanged
+    ip6 daddr @overlay6 goto unchanged
     ip saddr @masquerade4 masquerade
     ip6 saddr @masquerade6 masquerade
+}
+chain unchanged {
+    oifname { "lo", "@wireguard@*" } accept
+    ip daddr @encrypted4 counter name "drop_clear" drop
+    ip6 daddr @encrypted6 counter name "drop_clear" drop
 }
 chain snat_to_endpoint {
     ip saddr 127.0.0.0/8 snat ip to ip daddr map @gateway4
@@ -128,11 +229,20 @@ _ND = (
 )
 """What a link-local source may say: look for neighbours, join groups; not be a router."""
 
+_WORDS: Final = {
+    "veth": VETH_PREFIX,
+    "tunnel": "sw",  # how all names of tunnels begin; few others do, so few are looked up
+    "wireguard": WIREGUARD_PREFIX,
+    "tunnels": str(TUNNELS),
+    "nd": _ND,
+}
+"""What stands between two @ in the chains."""
+
 
 def set_names() -> tuple[str, ...]:
     """Name every set and map, e.g. from4, from6."""
     by_family = (f"{name}{digit}" for digit in _FAMILIES for name in (*SETS, *MAPS))
-    return (*by_family, EXIT_BRIDGES)
+    return (*by_family, *PLAIN_SETS)
 
 
 def ruleset() -> Ruleset:
@@ -147,8 +257,11 @@ def ruleset() -> Ruleset:
             for name, (of, flags) in declared.items():
                 lines.append(f"{word} {name}{digit} {{ type {of.format(ip=ip)}; {flags}")
                 lines.append("}")
-    lines.append(f"set {EXIT_BRIDGES} {{ type ifname; }}")
-    lines.append(_CHAINS.replace("@veth@", VETH_PREFIX).replace("@nd@", _ND))
+    lines += (f"set {name} {{ type {of}; }}" for name, of in PLAIN_SETS.items())
+    text = _CHAINS
+    for word, stands_for in _WORDS.items():
+        text = text.replace(f"@{word}@", stands_for)
+    lines.append(text)
     lines.append("}")
     return Ruleset(text="\n".join(lines), reason="every host")
 

@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from seaway.model.names import VETH_PREFIX, ifname
 from seaway.model.network import IPV6_MTU_MIN, Address, Driver, Network
 from seaway.model.sandbox import Endpoint, Sandbox
+from seaway.plan.carriers import endpoint_mtu
 from seaway.plan.host import GATEWAY_MAC, HostFacts
 from seaway.plan.ports import plan_ports
 from seaway.plan.resources import (
@@ -107,6 +108,12 @@ def plan_sandbox(
     return tuple(found)
 
 
+def _mtu(network: Network, host: HostFacts) -> int:
+    if network.driver is Driver.OVERLAY:
+        return endpoint_mtu(network, host.underlay_versions, host.underlay_mtu)
+    return network.mtu or host.mtu
+
+
 def _link(sandbox: Sandbox, item: Attachment, host: HostFacts) -> Iterator[Resource]:
     endpoint, network = item.endpoint, item.network
     why = f"{sandbox.name} on {network.name}"
@@ -122,16 +129,16 @@ def _link(sandbox: Sandbox, item: Attachment, host: HostFacts) -> Iterator[Resou
             reason=why,
         )
         return
-    veth = veth_name(endpoint)
+    veth, mtu = veth_name(endpoint), _mtu(network, host)
     yield Link(
         name=veth,
         kind=LinkKind.VETH,
         mac=GATEWAY_MAC,
-        mtu=network.mtu or host.mtu,
+        mtu=mtu,
         peer_netns=sandbox.netns,
         peer_name=endpoint.ifname,
         peer_mac=endpoint.mac,
-        ipv6=host.ipv6 and (network.mtu or host.mtu) >= IPV6_MTU_MIN,
+        ipv6=host.ipv6 and mtu >= IPV6_MTU_MIN,
         localnet=True,
         reason=why,
     )
