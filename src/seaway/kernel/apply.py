@@ -2,9 +2,9 @@
 
 Order, and why: namespaces first, since links are made in them; then the one nft
 transaction, so that an endpoint's rules stand before its link comes up; then
-links, addresses, routes and neighbours; deletions last, and only if everything
-before worked.  What is already there or already gone is success, so an
-interrupted plan is finished by the next one.
+links, the keys and peers of WireGuard's, addresses, neighbours and FDB entries, and
+routes; deletions last, and only if everything before worked.  What is already there or
+already gone is success, so an interrupted plan is finished by the next one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from threading import Lock
 from typing import TypeVar
 
 from seaway.errors import KernelError, NotFound, SeawayError, from_errno
-from seaway.kernel import conntrack, netns, observe
+from seaway.kernel import conntrack, netns, observe, offload, wireguard
 from seaway.kernel import netlink as nl
 from seaway.kernel.conntrack import open_socket
 from seaway.kernel.messages import (
@@ -40,7 +40,9 @@ from seaway.model.network import Address
 from seaway.plan.diff import Diff
 from seaway.plan.resources import (
     TABLE,
+    WIREGUARD_PREFIX,
     Element,
+    Fdb,
     Link,
     LinkAddress,
     LinkKind,
@@ -50,6 +52,8 @@ from seaway.plan.resources import (
     Route,
     Ruleset,
     Sysctl,
+    WireGuardDevice,
+    WireGuardPeer,
 )
 
 T = TypeVar("T")
@@ -207,9 +211,13 @@ class Applier:
         return doomed
 
     def remove_links(self, names: Iterable[str]) -> None:
-        """Delete links of ours.  May run in another thread."""
+        """Delete links of ours, and with them what runs them.  May run in another thread."""
+        names = tuple(names)
         with self._removing:
             self._remover.batch([delete_link(name) for name in names])
+        for name in names:
+            if name.startswith(WIREGUARD_PREFIX):
+                wireguard.end(name)
 
     def _cut_udp(self, plan: Diff) -> None:
         """Give flows to UDP ports that changed hands a new start, and no others."""
@@ -243,7 +251,7 @@ class Applier:
         with refused.noted(""):
             self._change_links(plan)
         fresh = [link for link in only(Link, plan.create) if link.kind is not LinkKind.MACVLAN]
-        fresh += [new for old, new in _link_changes(plan) if old.kind is not new.kind]
+        fresh += [new for old, new in _link_changes(plan) if made_anew(old, new)]
         missing: set[tuple[str, str]] = set()
         index = _Indexes()
         batch: list[nl.Message] = []
@@ -256,6 +264,12 @@ class Applier:
                 missing -= ends
         made = [*plan.create, *(new for _, new in plan.change)]
         here = [i for i in made if space_of(i) == "" and ("", _link(i)) not in missing]
+        if any(_wireguard(here)):  # after its link is up: a port that is taken is refused then
+            with refused.noted(""):
+                self.netlink.batch(batch)
+            batch = []
+            with refused.noted(""):
+                wireguard.configure(*_wireguard_changes(plan, missing))
         with refused.noted(""):
             self.netlink.batch([*batch, *index.messages(here)])
         return missing
@@ -265,7 +279,7 @@ class Applier:
         for old, new in _link_changes(plan):
             if new.netns:
                 continue
-            if old.kind is not new.kind:
+            if made_anew(old, new):
                 batch.append(delete_link(new.name))
                 continue
             index = socket.if_nametoindex(new.name)
@@ -276,6 +290,9 @@ class Applier:
         self.netlink.batch(batch)
 
     def _create_link(self, link: Link) -> None:
+        if link.kind is LinkKind.WIREGUARD:
+            wireguard.create(self.netlink, link)
+            return
         target = netns.open_netns(link.peer_netns) if link.peer_netns else -1
         try:
             self.netlink.batch([new_link(link, max(target, 0), 0)])
@@ -285,9 +302,13 @@ class Applier:
         try:
             socket.if_nametoindex(link.name)
         except OSError:
-            # "exists already" is success where it is ours, but it was the other end's name.
+            # "exists already" is success where it is ours, but it was about something else.
             what = f"{link.peer_netns} has an interface {link.peer_name} of its own"
+            if link.kind is LinkKind.VXLAN:
+                what = f"another VXLAN link has its number {link.vni} and port {link.port}"
             raise from_errno("create link", link.name, errno.EEXIST, what) from None
+        if not link.checksum:
+            offload.set_tx_checksum(link.name, on=False)
 
     def _macvlan(self, link: Link) -> None:
         """Made from the host, where its parent is, straight into the target namespace."""
@@ -330,6 +351,8 @@ class Applier:
             if path not in spaces:
                 with refused.noted(path):
                     self._delete_in(path, items)
+        with refused.noted(""):
+            wireguard.remove(item for item in _wireguard(gone) if ("", item.link) not in dead)
         for space in spaces:
             netns.remove(space)
         return tuple(link.name for link in links if not link.netns)
@@ -389,7 +412,33 @@ class _Indexes(dict[str, int]):
         ]
 
 
-_ORDER = {LinkAddress: 0, Neighbour: 1, Route: 2}
+_ORDER = {LinkAddress: 0, Neighbour: 1, Fdb: 1, Route: 2}
+
+
+def made_anew(old: Link, new: Link) -> bool:
+    """Does *new* replace *old*, and all that is on it, since the kernel cannot change it so?"""
+    fixed = ((link.kind, link.vni, link.port, link.family, link.checksum) for link in (old, new))
+    return len(set(fixed)) > 1
+
+
+def _wireguard(items: Iterable[Resource]) -> Iterator[WireGuardDevice | WireGuardPeer]:
+    return (item for item in items if isinstance(item, WireGuardDevice | WireGuardPeer))
+
+
+def _wireguard_changes(
+    plan: Diff, missing: Container[tuple[str, str]]
+) -> tuple[list[wireguard.Device], list[wireguard.Peer]]:
+    """Pair what WireGuard links have with what they shall have, but for links in *missing*."""
+    devices: list[wireguard.Device] = []
+    peers: list[wireguard.Peer] = []
+    for old, new in (*((None, item) for item in plan.create), *plan.change):
+        if ("", _link(new)) in missing:
+            continue
+        if isinstance(new, WireGuardDevice):
+            devices.append((old if isinstance(old, WireGuardDevice) else None, new))
+        if isinstance(new, WireGuardPeer):
+            peers.append((old if isinstance(old, WireGuardPeer) else None, new))
+    return devices, peers
 
 
 def places(item: Resource) -> set[str]:
@@ -403,12 +452,14 @@ def places(item: Resource) -> set[str]:
 def _link(item: Resource) -> str:
     if isinstance(item, Link):
         return item.name
-    return item.link if is_on_link(item) else ""
+    return "" if isinstance(item, Netns | Sysctl | Element | Ruleset) else item.link
 
 
 def space_of(item: Resource) -> str:
     """Return the namespace an item is in; "" for the host's."""
-    return "" if isinstance(item, Netns | Element | Ruleset) else item.netns
+    if isinstance(item, Netns | Element | Ruleset | WireGuardDevice | WireGuardPeer):
+        return ""
+    return item.netns
 
 
 def _link_changes(plan: Diff) -> list[tuple[Link, Link]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -71,6 +72,17 @@ def link_kinds() -> frozenset[str] | None:
         return None
     failed = {int(n) for n in re.findall(r"^Command failed -:(\d+)", done.stderr, re.MULTILINE)}
     return frozenset((*promised, *(k for n, k in enumerate(tried, 1) if n not in failed)))
+
+
+def wireguard() -> bool:
+    """Does the kernel have WireGuard?  False also where it cannot be tried."""
+    made = _run(*_IN_A_NEW_NAMESPACE, "ip", "link", "add", "p-wireguard", "type", "wireguard")
+    return made is not None and made.returncode == 0
+
+
+def installed(program: str) -> bool:
+    """Is *program* on the PATH?"""
+    return shutil.which(program) is not None
 
 
 def nft_refused() -> tuple[tuple[str, ...] | None, str]:

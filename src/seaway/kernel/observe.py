@@ -17,6 +17,7 @@ from typing import Any
 from seaway.errors import InvalidSpec, NotFound
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns as namespaces
+from seaway.kernel import offload, wireguard
 from seaway.kernel.messages import OWN_ALIAS
 from seaway.kernel.nft import Nft
 from seaway.model.names import GATEWAY_LINK, VETH_PREFIX
@@ -25,7 +26,10 @@ from seaway.plan.resources import (
     MAIN_TABLE,
     ROUTE_PROTOCOL,
     TABLE,
+    VXLAN_LINKS,
+    WIREGUARD_PREFIX,
     Element,
+    Fdb,
     Link,
     LinkAddress,
     LinkKind,
@@ -41,7 +45,7 @@ _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _NDMSG = struct.Struct("=BxxxiHBB")  # struct ndmsg
-_AF_INET, _AF_INET6 = 2, 10
+_AF_INET, _AF_BRIDGE, _AF_INET6 = 2, 7, 10
 _NUD_PERMANENT = 0x80
 _RTN = {1: RouteKind.UNICAST, 2: RouteKind.LOCAL, 7: RouteKind.UNREACHABLE}
 _IP6_METRIC_DEFAULT = 1024  # IP6_RT_PRIO_USER, include/net/ipv6.h
@@ -51,13 +55,14 @@ _SKIP_STATS = nl.attr_u32(29, 1 << 3)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
 class SeenLink:
     """One link of a dump, as far as we read it."""
 
-    __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "up")
+    __slots__ = ("alias", "index", "kind", "mac", "master", "mtu", "name", "up", "vxlan")
 
     def __init__(self, body: bytes) -> None:
         _, _, self.index, flags, _ = _IFINFO.unpack_from(body)
         self.up = bool(flags & nl.IFF_UP)
         self.name = self.kind = self.mac = self.alias = ""
         self.mtu = self.master = 0
+        self.vxlan: dict[int, bytes] = {}  # IFLA_VXLAN_*
         for kind, data in nl.attrs(body[16:]):
             if kind == 3:  # IFLA_IFNAME
                 self.name = data[:-1].decode(errors="replace")  # any bytes may name a link
@@ -70,7 +75,10 @@ class SeenLink:
             elif kind == 20:  # IFLA_IFALIAS
                 self.alias = data.rstrip(b"\0").decode(errors="replace")
             elif kind == 18:  # IFLA_LINKINFO
-                self.kind = dict(nl.attrs(data)).get(1, b"").rstrip(b"\0").decode(errors="replace")
+                info = dict(nl.attrs(data))
+                self.kind = info.get(1, b"").rstrip(b"\0").decode(errors="replace")
+                if self.kind == LinkKind.VXLAN:
+                    self.vxlan = dict(nl.attrs(info.get(2, b"")))
 
 
 def links(sock: nl.Netlink) -> list[SeenLink]:
@@ -89,9 +97,11 @@ def _addresses(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[
         if raw is None:
             continue
         address = ip_address(raw)
-        if address.version == 6 and address.is_link_local and address != LINK_GATEWAY:
+        link = names[index]
+        link_local = address.version == 6 and address.is_link_local
+        if link_local and address != LINK_GATEWAY and not is_tunnel(link):
             continue  # the kernel's own doing
-        yield LinkAddress(netns=place, link=names[index], address=address, prefixlen=prefixlen)
+        yield LinkAddress(netns=place, link=link, address=address, prefixlen=prefixlen)
 
 
 def routes(sock: nl.Netlink, names: dict[int, str], place: str = "") -> Iterator[Route]:
@@ -125,7 +135,26 @@ def _route(body: bytes, names: dict[int, str], place: str) -> Route | None:
         kind=_RTN[kind],
         table=word(15) or table or MAIN_TABLE,
         metric=metric,
+        mtu=_mtu_metric(found.get(8, b""), family),
     )
+
+
+def _mtu_metric(metrics: bytes, family: int) -> int:
+    """Read an MTU as messages.route_message() writes it; IPv6 heeds only a locked one."""
+    found = dict(nl.attrs(metrics))
+    locked = struct.unpack("=I", found.get(1, bytes(4)))[0] & 1 << 2  # RTAX_LOCK
+    if 2 not in found or (family == _AF_INET6 and not locked):
+        return 0
+    return int(struct.unpack("=I", found[2])[0])
+
+
+def _fdb(sock: nl.Netlink, link: SeenLink) -> Iterator[Fdb]:
+    """List the entries of a VXLAN device."""
+    for body in sock.dump(nl.RTM_GETNEIGH, _IFINFO.pack(_AF_BRIDGE, 0, link.index, 0, 0)):
+        family, index, _state, _flags, _kind = _NDMSG.unpack_from(body)
+        found = dict(nl.attrs(body[12:]))
+        if (family, index) == (_AF_BRIDGE, link.index) and 1 in found and 2 in found:
+            yield Fdb(link=link.name, mac=found[2].hex(":"), to=ip_address(found[1]))
 
 
 def _neighbours(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[Neighbour]:
@@ -142,15 +171,23 @@ def _neighbours(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator
 
 
 def host(sock: nl.Netlink) -> list[Resource]:
-    """Read our links, addresses, routes and neighbours in the host's namespace."""
+    """Read our links and what is on them, and our routes, in the host's namespace.
+
+    Kernel:
+        A wg(8) process for every WireGuard link, 3 ms each.
+    """
     seen = links(sock)
     names = {s.index: s.name for s in seen}
     ours = {s.index: s.name for s in seen if owned(s.name)}
-    found: list[Resource] = [
-        Link(name=s.name, kind=_kind(s.kind), mac=s.mac, mtu=s.mtu, up=s.up)
-        for s in seen
-        if owned(s.name)
-    ]
+    found: list[Resource] = []
+    for link in seen:
+        if link.index not in ours:
+            continue
+        found.append(as_it_is := _link(link))
+        if as_it_is.kind is LinkKind.VXLAN:
+            found += _fdb(sock, link)
+        if as_it_is.kind is LinkKind.WIREGUARD:
+            found += wireguard.observed(link.name)
     found += _addresses(sock, ours, "")
     found += routes(sock, names)
     found += (n for n in _neighbours(sock, ours, "") if not n.address.is_multicast)
@@ -184,11 +221,31 @@ class Eyes:
 
 def owned(name: str) -> bool:
     """Does an interface of this name on the host belong to Seaway?"""
-    return name == GATEWAY_LINK or name.startswith(VETH_PREFIX)
+    return name == GATEWAY_LINK or name.startswith(VETH_PREFIX) or is_tunnel(name)
 
 
-def _kind(text: str) -> LinkKind:
-    return LinkKind(text) if text in set(LinkKind) else LinkKind.LOST
+def is_tunnel(name: str) -> bool:
+    """Is it the name of one of our tunnels to other hosts?"""
+    return name in VXLAN_LINKS.values() or name.startswith(WIREGUARD_PREFIX)
+
+
+def _link(s: SeenLink, place: str = "") -> Link:
+    kind = LinkKind(s.kind) if s.kind in set(LinkKind) else LinkKind.LOST
+    if not place and s.name.startswith(WIREGUARD_PREFIX):
+        kind = LinkKind.WIREGUARD if wireguard.answers(s.name, s.kind) else LinkKind.LOST
+    mac = "" if kind is LinkKind.WIREGUARD else s.mac
+    found = Link(netns=place, name=s.name, kind=kind, mac=mac, mtu=s.mtu, up=s.up)
+    if kind is not LinkKind.VXLAN:
+        return found
+    family = 6 if s.vxlan.get(20) == b"\1" else 4  # see messages.new_link()
+    outer = s.vxlan.get(19) == b"\0" if family == 6 else s.vxlan.get(18) == b"\1"
+    return replace(
+        found,
+        vni=struct.unpack("=I", s.vxlan.get(1, bytes(4)))[0],
+        port=int.from_bytes(s.vxlan.get(15, b""), "big"),
+        family=family,
+        checksum=outer or bool(place) or offload.tx_checksum(s.name),
+    )
 
 
 def inside(path: str, names: Collection[str]) -> list[Resource]:
@@ -201,11 +258,7 @@ def inside(path: str, names: Collection[str]) -> list[Resource]:
         seen = links(sock)
         ours = {s.index: s.name for s in seen if s.name in names or s.alias == OWN_ALIAS}
         every = {s.index: s.name for s in seen}
-        found: list[Resource] = [
-            Link(netns=path, name=s.name, kind=_kind(s.kind), mac=s.mac, mtu=s.mtu, up=s.up)
-            for s in seen
-            if s.index in ours
-        ]
+        found: list[Resource] = [_link(s, path) for s in seen if s.index in ours]
         found += _addresses(sock, ours, path)
         found += routes(sock, every, path)
         found += (n for n in _neighbours(sock, ours, path) if not n.address.is_multicast)

@@ -186,8 +186,8 @@ class Neighbour:
 class Fdb:
     """A permanent entry of a VXLAN device: frames for *mac* go to the host at *to*.
 
-    A MAC address has one; a second that somebody appended would get copies of
-    everything, so the destination is part of the identity, and that one is removed.
+    Made, it replaces one for the same MAC address.  The destination belongs to the identity,
+    because others may give the address of all zeros, where flooding goes, several.
     """
 
     netns: str = ""
@@ -258,7 +258,9 @@ class WireGuardPeer:
         """
         if not isinstance(other, WireGuardPeer):
             return NotImplemented
-        if self.endpoint != other.endpoint and not (self._roams(other) or other._roams(self)):
+        if self.endpoint != other.endpoint and not (
+            self.knows_better(other) or other.knows_better(self)
+        ):
             return False
         mine = (self.key, self.allowed, self.keepalive)
         return mine == (other.key, other.allowed, other.keepalive)
@@ -266,8 +268,8 @@ class WireGuardPeer:
     def __hash__(self) -> int:
         return hash(self.key)
 
-    def _roams(self, plan: WireGuardPeer) -> bool:
-        """Is this what was observed of *plan*, and its endpoint as good as the plan's?"""
+    def knows_better(self, plan: WireGuardPeer) -> bool:
+        """Is this what was observed of *plan*, with an endpoint that is to stay?"""
         if self.age is None or plan.age is not None:
             return False
         return plan.endpoint is None or self.age < HANDSHAKE_RECENT
