@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from seaway.dns.reverse import Address
 from seaway.dns.wire import encode_name
 from seaway.errors import InvalidSpec
 
 _K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,41 @@ class Entry:
         self.tails = tails
 
 
+class _Holders(Generic[_K]):
+    """Members by key, in order of arrival.
+
+    Nearly every name and address has one holder, and there may be a hundred thousand of
+    them: a key with one holder gets no table of its own.
+    """
+
+    def __init__(self) -> None:
+        self._alone: dict[_K, Member] = {}
+        self._shared: dict[_K, dict[int, Member]] = {}
+
+    def add(self, key: _K, member: Member) -> None:
+        """Let *member* have *key*, after those that have it already."""
+        shared = self._shared.get(key)
+        if shared is not None:
+            shared[id(member)] = member
+        elif (first := self._alone.setdefault(key, member)) is not member:
+            del self._alone[key]
+            self._shared[key] = {id(first): first, id(member): member}
+
+    def discard(self, key: _K, member: Member) -> None:
+        """Take *key* from *member*; fine if it has it not."""
+        if self._alone.get(key) is member:
+            del self._alone[key]
+        elif shared := self._shared.get(key):
+            shared.pop(id(member), None)
+            if not shared:
+                del self._shared[key]
+
+    def of(self, key: _K) -> Iterable[Member]:
+        """Return who has *key*."""
+        alone = self._alone.get(key)
+        return (alone,) if alone is not None else self._shared.get(key, {}).values()
+
+
 class Network:
     """What is known on one network.  Names are in wire form."""
 
@@ -69,35 +103,35 @@ class Network:
         self.suffix = encode_or_none(name)
         self.members = 0
         self.viewers = 0
-        self._names: dict[bytes, dict[int, Member]] = {}
-        self._pointers: dict[Address, dict[int, bytes]] = {}
+        self._names: _Holders[bytes] = _Holders()
+        self._addresses: _Holders[Address] = _Holders()
         self._warm: set[View] = set()
 
     def add(self, member: Member) -> None:
         """Let *member* be found; it must be a different object from those added before."""
         self.members += 1
         for wire in _wire_names(member):
-            self._names.setdefault(wire, {})[id(member)] = member
-        if pointer := _pointer(member):
+            self._names.add(wire, member)
+        if _pointer(member):
             for address in member.addresses:
-                self._pointers.setdefault(address, {})[id(member)] = pointer
+                self._addresses.add(address, member)
 
     def discard(self, member: Member) -> None:
         """Forget *member*, which was added before."""
         self.members -= 1
         for wire in _wire_names(member):
-            _drop(self._names, wire, id(member))
+            self._names.discard(wire, member)
         for address in member.addresses:
-            _drop(self._pointers, address, id(member))
+            self._addresses.discard(address, member)
 
     def find(self, name: bytes) -> Iterable[Member]:
         """Return who is called *name* here, in order of arrival."""
-        return self._names.get(name, {}).values()
+        return self._names.of(name)
 
     def pointer(self, address: Address) -> bytes | None:
         """Return the full name of *address*'s holder here, in wire form."""
-        held = self._pointers.get(address)
-        return next(iter(held.values())) if held else None
+        held = next(iter(self._addresses.of(address)), None)
+        return _pointer(held) if held else None
 
     def warm(self, view: View) -> None:
         """Remember that *view* keeps answers that depend on this network."""
@@ -192,11 +226,3 @@ def _wire_names(member: Member) -> Iterator[bytes]:
 def _pointer(member: Member) -> bytes | None:
     full = (encode_or_none(f"{name}.{member.network}") for name in member.names)
     return next((wire for wire in full if wire), None)
-
-
-def _drop(table: dict[_K, dict[int, _V]], key: _K, member: int) -> None:
-    """Take one member out of a two-level table, and the level with it when it was the last."""
-    if held := table.get(key):
-        held.pop(member, None)
-        if not held:
-            del table[key]
