@@ -14,7 +14,7 @@ ROOT_ENV := $(AS_ROOT) env PATH="$(CURDIR)/$(BIN):$$PATH" \
 HAND_BACK = trap '[ "$$(stat -c %u Makefile)" = 0 ] || $(AS_ROOT) find . -path ./.git -prune -o \
 	-user root -exec chown -h --reference=Makefile {} +' EXIT
 
-.PHONY: help setup python neighbours check test unit netns e2e demo bench images wheel golden docs clean
+.PHONY: help setup python neighbours check test unit netns e2e demo bench images wheel golden docs clean test-vm
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ netns: python ## the tests against this kernel, in namespaces of their own
 e2e: setup neighbours ## the tests with real containers
 	@$(HAND_BACK); $(ROOT_ENV) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
+test-vm: python ## boot Debian's own kernel under QEMU and run the tests that need it there; minutes
+	@$(HAND_BACK); packaging/vm.sh $(ARGS)
+
 demo: setup ## see it work: nginx, redis and busybox containers in a lab
 	@$(HAND_BACK); $(ROOT_ENV) packaging/demo.sh $(ARGS)
 
@@ -67,5 +70,5 @@ docs: python ## write the parts of docs/reference that are made from the code
 	@$(BIN)/python docs/generate.py
 
 clean: ## remove what was built here; packages and images of the machine stay
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .vm dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -2,7 +2,8 @@
 # Makes a checkout ready to run: Debian packages, Python environment, container images.
 #
 #   packaging/setup.sh [packages] [python] [images]     (no argument: all three)
-#   packaging/setup.sh neighbours                       (what only some tests need)
+#   packaging/setup.sh neighbours | vm                  (what only some tests need)
+#   packaging/setup.sh lists                            (what packages there are, anew)
 #
 # Each step looks first and does only what is missing, so that running it again takes a moment and
 # needs no network. Only packages and images need root; as an ordinary user they go through sudo.
@@ -134,6 +135,26 @@ set_up_neighbours() {
   done
 }
 
+# --- virtual machine ------------------------------------------------------------------------------
+
+missing_vm() { # what packaging/vm.sh boots Debian's own kernel with; one a line
+  case $(uname -m) in
+    aarch64) has_command qemu-system-aarch64 || echo qemu-system-arm ;;
+    *) has_command qemu-system-x86_64 || echo qemu-system-x86 ;;
+  esac
+  has_command depmod || echo kmod
+  has_command cpio || echo cpio
+  has_command xz || echo xz-utils
+}
+
+set_up_vm() {
+  local missing
+  mapfile -t missing < <(missing_vm)
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+set_up_lists() { refresh_lists; }
+
 # --- python ---------------------------------------------------------------------------------------
 
 # The system's own come first: root must be able to run what a user set up, and a shim on PATH
@@ -199,7 +220,7 @@ set_up_images() { as_root env SEAWAY_IMAGES="${SEAWAY_IMAGES:-}" packaging/image
 [ $# -gt 0 ] || set -- packages python images
 for step in "$@"; do
   case $step in
-    packages | neighbours | python | images) "set_up_$step" ;;
-    *) die "no step $step: it is packages, neighbours, python or images" ;;
+    packages | neighbours | vm | lists | python | images) "set_up_$step" ;;
+    *) die "no step $step: it is packages, neighbours, vm, lists, python or images" ;;
   esac
 done
