@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from seaway.errors import EngineError, KernelBusy, KernelError
-from seaway.kernel import netns
+from seaway.kernel import netns, wireguard
 from seaway.lab import wire
 from seaway.lab.programs import run
 from seaway.lab.topology import IMAGE_STORE, Machine
@@ -24,7 +24,6 @@ from seaway.plan.resources import WIREGUARD_PREFIX
 
 _RUNTIMES = ("runc", "crun")
 _PODMAN_SECONDS = 20.0
-_TUNNELS = Path("/var/run/wireguard")  # for all namespaces
 
 
 def remove_containers(hosts: Sequence[Machine]) -> None:
@@ -74,15 +73,14 @@ def tunnels(machines: Iterable[Machine]) -> list[Path]:
 
     A wireguard-go that is killed leaves its socket behind, in one folder for
     the whole machine.  Once its device has gone, nothing says whose it was.
-
-    Source:
-        wireguard-tools, src/ipc-uapi-unix.h (SOCK_PATH).
     """
     links: list[str] = []
     for machine in machines:
         with suppress(KernelError):  # a namespace that is going
             links += wire.links(machine.netns)
-    return [_TUNNELS / f"{link}.sock" for link in links if link.startswith(WIREGUARD_PREFIX)]
+    return [
+        wireguard.SOCKETS / f"{link}.sock" for link in links if link.startswith(WIREGUARD_PREFIX)
+    ]
 
 
 def mounts_under(folders: Iterable[Path], mountinfo: str | None = None) -> list[str]:
