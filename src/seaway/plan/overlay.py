@@ -191,7 +191,7 @@ def plan_peer(here: Here, there: There) -> tuple[Resource, ...]:
         if isinstance(way, Way):
             ways[way.carrier] = way
         found.append(_route(here, there, network, block, way))
-        if not network.encrypted:
+        if not network.encrypted and not _nat_between(here, there):
             found.append(_source(there.peer, network, block))
     if Carrier.VXLAN in ways:
         found += _by_vxlan(here, there, ways[Carrier.VXLAN])
@@ -217,10 +217,14 @@ def vxlan_versions(here: Here, there: There) -> frozenset[int]:
     What comes from it may do so by VXLAN although what we send goes without: each side
     chooses by its own routes.
     """
-    if not (here.me.vxlan and there.peer.vxlan and _shares(there, ("auto", "vxlan"))):
+    able = here.me.vxlan and there.peer.vxlan and not _nat_between(here, there)
+    if not (able and _shares(there, ("auto", "vxlan"))):
         return frozenset()
-    to = reachable(here.me, there.peer) if here.me.behind == there.peer.behind else ()
-    return frozenset(a.version for a in to)
+    return frozenset(a.version for a in reachable(here.me, there.peer))
+
+
+def _nat_between(here: Here, there: There) -> bool:
+    return here.me.behind != there.peer.behind
 
 
 def _shares(there: There, carriers: tuple[str, ...]) -> bool:
@@ -297,7 +301,7 @@ def _by_vxlan(here: Here, there: There, way: Way) -> Iterator[Resource]:
 def _by_wireguard(here: Here, there: There, way: Way) -> Iterator[Resource]:
     """Each generation of keys has it all, so that packets of either are let in."""
     me, peer = here.me, there.peer
-    apart = me.behind != peer.behind
+    apart = _nat_between(here, there)
     public = {key.generation: key.public for key in peer.keys}
     for generation in shared_generations(me, peer):
         link, port = wireguard_link(me, generation), here.cluster.ports.wireguard(generation)
@@ -342,5 +346,6 @@ def _let_in(here: Here, there: There) -> Iterator[Element]:
                 match=(str(address),),
                 reason=f"{peer.name} by VXLAN",
             )
-    if peer.mac and _shares(there, ("auto", "direct")):
+    on_link = peer.mac and not _nat_between(here, there)
+    if on_link and _shares(there, ("auto", "direct")):
         yield Element(set=HOST_ON_LINK, match=(peer.mac, number), reason=f"{peer.name} on a link")
