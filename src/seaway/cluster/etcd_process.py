@@ -177,7 +177,8 @@ class EtcdMember:
         with suppress(ChildProcessError):
             if pid:
                 os.waitpid(pid, os.WNOHANG)  # one of our own that has ended ends for good
-        return processes.alive(pid, started)
+        # What has ended and is nobody's to reap still has its number, but no command line.
+        return processes.alive(pid, started) and _command_line(pid) != b""
 
     async def ensure_running(self, config: EtcdConfig) -> bool:
         """Start it; leave one that runs with these settings, restart one with others.
@@ -204,7 +205,8 @@ class EtcdMember:
     async def keep_running(self, config: EtcdConfig) -> None:
         """Start it and start it again whenever it ends; until cancelled, which leaves it running.
 
-        Cancel this before stop() or wipe(); restart() may come at any time.  The wait between two starts grows from half a second to half a minute.
+        The wait between two starts grows from half a second to half a minute.
+        Cancel this before stop() or wipe(); restart() may come at any time.
         """
         wait = _FIRST_WAIT
         while True:
@@ -298,11 +300,9 @@ class EtcdMember:
         """Find one that was started just before its starter died, and wrote no pid file."""
         mark = f"\0--data-dir={self.data}\0".encode()
         for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with suppress(OSError):
-                    if mark in (entry / "cmdline").read_bytes():
-                        self._remember(int(entry.name))
-                        return self.alive()
+            if entry.name.isdigit() and mark in _command_line(int(entry.name)):
+                self._remember(int(entry.name))
+                return self.alive()
         return False
 
     def _remember(self, pid: int) -> None:
@@ -320,11 +320,8 @@ class EtcdMember:
     def _same(self, wanted: tuple[str, ...]) -> bool:
         """The process runs with these arguments, as far as they matter."""
         pid, _ = self._remembered()
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        except OSError:
-            return False
-        return set(filter(_matters, line[1:-1])) == set(filter(_matters, wanted))
+        given = os.fsdecode(_command_line(pid)).split("\0")[1:-1]
+        return set(filter(_matters, given)) == set(filter(_matters, wanted))
 
     async def _end(self) -> None:
         for number, seconds in ((signal.SIGTERM, _TERM), (signal.SIGKILL, _KILL)):
@@ -381,6 +378,14 @@ def _spawn(program: str, args: tuple[str, ...], log_file: Path) -> int:
         setsigmask=(),
         setsigdef=(signal.SIGINT, signal.SIGPIPE),
     )
+
+
+def _command_line(pid: int) -> bytes:
+    """Words that end with NUL each (proc(5)); b"" if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _environment() -> Mapping[str, str]:
