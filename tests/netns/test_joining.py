@@ -306,6 +306,39 @@ def test_the_next_server_is_tried(store, gate, tmp_path):
     assert 1 == asyncio.run(run()).number
 
 
+def test_a_server_that_cannot_reach_etcd_is_passed_over(store, gate, tmp_path):
+    """The next one may; if none can, each says why."""
+    cut_off = Gate(gate.token)
+
+    async def fails(_request, _peer):
+        raise errors.StoreError("etcd does not answer: wait")
+
+    cut_off.admit = fails
+
+    async def run():
+        request = candidate(Credentials(tmp_path / "x"))
+        async with serving(store, gate) as server, serving(store, cut_off) as other:
+            with pytest.raises(errors.StoreError, match="etcd does not answer"):
+                await join_client.join([other], gate.token, request)
+            return await join_client.join([other, server], gate.token, request)
+
+    assert 1 == asyncio.run(run()).number
+
+
+def test_servers_that_only_point_at_each_other_end(store, gate, tmp_path):
+    """Nobody goes in circles: each is asked once."""
+
+    async def run():
+        async with serving(store, gate) as server:
+            plain, _ = await member(tmp_path, gate, server)
+        async with serving(plain, gate) as one, serving(plain, gate) as other:
+            gate.elsewhere = [one, other]
+            with pytest.raises(Unreachable, match=r"no key to sign with; .* no key to sign with$"):
+                await member(tmp_path, gate, one, "host3")
+
+    asyncio.run(run())
+
+
 def test_a_server_without_the_authority_names_those_that_have_it(store, gate, tmp_path):
     """A host may join by any member's address."""
 
@@ -517,6 +550,21 @@ def test_a_bug_in_the_agent_s_part_ends_one_connection(store, gate, tmp_path):
             with pytest.raises(Unreachable):
                 await join_client.join([server], gate.token, candidate(Credentials(tmp_path / "x")))
             gate.admit = right
+            await member(tmp_path, gate, server)
+
+    asyncio.run(run())
+
+
+def test_a_server_whose_files_are_gone_hangs_up(store, gate, tmp_path):
+    """It says so in its log, and serves again once they are back."""
+
+    async def run():
+        async with serving(store, gate) as server:
+            kept = store.certificate.read_text()
+            store.certificate.unlink()
+            with pytest.raises(Unreachable):
+                await join_client.join([server], gate.token, candidate(Credentials(tmp_path / "x")))
+            write_file(store.certificate, kept)
             await member(tmp_path, gate, server)
 
     asyncio.run(run())

@@ -26,6 +26,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
@@ -148,19 +149,19 @@ async def seen(
 # -- one question -----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class _Line:
     """How to call a server.
 
     Attributes:
         context: For TLS.
-        check: What TLS does not check, made before the question is said.
-        timeout: Seconds.
+        check: Of what TLS does not check, made before the question is said.
+        seconds: From connecting to the answer.
     """
 
-    def __init__(self, context: ssl.SSLContext, check: Check, seconds: float) -> None:
-        self.context = context
-        self.check = check
-        self.seconds = seconds
+    context: ssl.SSLContext
+    check: Check
+    seconds: float
 
     async def ask(self, server: Server, question: msgspec.Struct) -> joining.Answer:
         """Call *server*, make sure of it, ask, and hang up.
@@ -242,7 +243,8 @@ async def _in_turn(
         if isinstance(answer, joining.Elsewhere):
             failures.append(Unreachable(f"{server} has no key to sign with"))
             new = [one for one in answer.servers if one not in known]
-            left += new[: SERVERS_MAX - len(known)]
+            new = new[: max(0, SERVERS_MAX - len(known))]
+            left += new
             known.update(new)
             continue
         error = _said_no(server, answer)

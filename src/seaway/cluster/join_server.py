@@ -124,26 +124,39 @@ class JoinServer:
         except ssl.SSLError as err:
             self._door.failed(peer)
             log.info("join_handshake_failed", peer=str(peer), reason=err.reason)
-        except (OSError, EOFError, TimeoutError, errors.SeawayError) as err:
+        except (OSError, EOFError, TimeoutError) as err:
             log.debug("join_connection_ended", peer=str(peer), error=str(err))
+        except errors.SeawayError as err:
+            log.warning("join_port_unusable", error=str(err))
         except Exception:
             # A bug, met by a stranger's doing: worth a trace, not the agent's life.
             log.exception("join_failed", peer=str(peer))
         finally:
             self._door.leave(peer)
-            conn.close() if writer is None else writer.transport.abort()
+            if writer is not None:
+                writer.transport.abort()
 
     async def _handshake(
         self, conn: socket.socket
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Start TLS; asyncio.start_server would not count who never gets through this."""
+        """Start TLS; asyncio.start_server would not count who never gets through this.
+
+        Raises:
+            SeawayError: This host's own files are missing or cannot be read.
+        """
+        try:
+            context = self._tls()
+        except errors.SeawayError:
+            conn.close()
+            raise
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=joining.LINE_MAX)
         protocol = asyncio.StreamReaderProtocol(reader)
+        # From here on the socket is the transport's, which closes it whatever happens.
         transport, _ = await loop.connect_accepted_socket(
             lambda: protocol,
             conn,
-            ssl=self._tls(),
+            ssl=context,
             ssl_handshake_timeout=self._limits.handshake,
             ssl_shutdown_timeout=CLOSING,
         )
