@@ -312,5 +312,7 @@ def listen(port: int) -> list[socket.socket]:
             f"tcp port {port} for joining hosts cannot be opened: {err.strerror}: free it, "
             "or choose others with `seaway cluster init --port`"
         ) from err
+    # Connections inherit it; asyncio only sees to it on sockets that it opens itself.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     made.setblocking(False)
     return [made]
