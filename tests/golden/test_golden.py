@@ -8,18 +8,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from seaway.kernel.apply import nft_text
+from seaway.model.cluster import Block
 from seaway.plan.diff import Diff, diff
 from seaway.plan.host import HostFacts, plan_host
 from seaway.plan.networks import plan_network
+from seaway.plan.overlay import PrivateKey, Tunnels, plan_peer, plan_tunnels
 from seaway.plan.resources import Resource
 from seaway.plan.ruleset import ruleset
 from seaway.plan.sandboxes import plan_sandbox
 from tests.support.model import macvlan, network, on, sandbox, subnet
+from tests.support.overlay import here, host, key, overlay, paths, there
 
 HERE = Path(__file__).parent
 HOST, NO_IPV6 = HostFacts(), HostFacts(ipv6=False, mtu=1400)
@@ -37,6 +41,14 @@ EVERY_FORM = sandbox(
     ],
 )
 
+BLUE, GREEN = overlay("blue", 7), overlay("green", 8, clear=True)
+TUNNELLED = overlay("tunnelled", 9, clear=True, carrier="vxlan")
+HOST1, HOST2 = host("host1", 1), host("host2", 2)
+ONLY_IPV6 = [host(f"host{n}", n, [f"2001:db8::{n}"]) for n in (1, 2)]
+NEW_KEYS = [replace(h, keys=(key(h.number, 4), key(h.number, 5))) for h in (HOST1, HOST2)]
+HIDDEN = host("host2", 2, ["10.0.0.2"], behind=ip_address("198.51.100.1"))
+BORROWED = Block(network=GREEN.id, cidr=ip_network("10.77.8.7/32"), host=HOST2.id)
+
 
 def created(*plans: tuple[Resource, ...]) -> Diff:
     """Everything is new."""
@@ -51,6 +63,17 @@ def moved(before: tuple[Resource, ...], after: tuple[Resource, ...]) -> Diff:
 def of(who=WEB, *attachments, host=HOST):
     """The plan of a sandbox."""
     return plan_sandbox(who, attachments, host)
+
+
+def peer(me, other, *networks, **more):
+    """The plan of what leads from one host to another."""
+    return plan_peer(here(me), there(other, *networks, **{"me": me} | more))
+
+
+def tunnels(me=HOST1, vxlan=(), generations=(), **more):
+    """The plan of a host's own tunnels."""
+    keys = [PrivateKey(key=key(me.number, g), path=f"/keys/{g}") for g in generations]
+    return plan_tunnels(here(me), Tunnels(vxlan=frozenset(vxlan), keys=tuple(keys), **more))
 
 
 SCENARIOS: dict[str, Callable[[], Diff]] = {
@@ -91,6 +114,34 @@ SCENARIOS: dict[str, Callable[[], Diff]] = {
         of(WEB, on(WEB, FRONT, 2)),
         of(WEB, on(WEB, replace(FRONT, options={"mtu": "9000"}), 2)),
     ),
+    "network-overlay": lambda: created(plan_network(BLUE, HOST)),
+    "network-overlay-in-clear": lambda: created(plan_network(GREEN, HOST)),
+    "attach-overlay": lambda: created(of(WEB, on(WEB, BLUE, 18))),
+    "overlay-tunnels": lambda: created(tunnels(HOST1, (4, 6), (0, 1), links=frozenset({"eth0"}))),
+    "overlay-tunnels-bad-checksums": lambda: moved(
+        tunnels(vxlan=[4]), tunnels(vxlan=[4], checksums=False)
+    ),
+    "overlay-direct": lambda: created(peer(HOST1, HOST2, GREEN)),
+    "overlay-vxlan": lambda: created(peer(HOST1, HOST2, TUNNELLED)),
+    "overlay-wireguard": lambda: created(peer(HOST1, HOST2, BLUE)),
+    "overlay-all-carriers": lambda: created(peer(HOST1, HOST2, BLUE, GREEN, TUNNELLED)),
+    "overlay-rotation": lambda: moved(
+        peer(*NEW_KEYS, BLUE, generation=4), peer(*NEW_KEYS, BLUE, generation=5)
+    ),
+    "overlay-borrowed": lambda: moved(
+        peer(HOST1, HOST2, GREEN), peer(HOST1, HOST2, networks=((GREEN, (BORROWED,)),))
+    ),
+    "overlay-ipv6-underlay": lambda: created(peer(*ONLY_IPV6, BLUE, TUNNELLED)),
+    "overlay-narrow-path": lambda: moved(
+        peer(HOST1, HOST2, BLUE, TUNNELLED),
+        peer(HOST1, HOST2, BLUE, TUNNELLED, paths=paths(HOST1, HOST2, mtu=1400)),
+    ),
+    "overlay-nat-peer": lambda: created(peer(HOST1, HIDDEN, BLUE, GREEN)),
+    "overlay-behind-nat": lambda: created(peer(HIDDEN, HOST1, BLUE, GREEN)),
+    "overlay-refused": lambda: moved(
+        peer(HOST1, HOST2, BLUE), peer(HOST1, replace(HOST2, keys=()), BLUE)
+    ),
+    "overlay-peer-removed": lambda: diff((), peer(HOST1, HOST2, BLUE, GREEN, TUNNELLED)),
 }
 
 

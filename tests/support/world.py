@@ -34,12 +34,14 @@ class World:
 
     Attributes:
         networks, sandboxes: To be set by the test.
+        more: Further plans, by name, e.g. what leads to another host.
         folder: Where namespaces of our making are kept.
     """
 
     def __init__(self, folder: Path) -> None:
         self.networks: Sequence[Network] = ()
         self.sandboxes: dict[str, tuple[Sandbox, Sequence[Attachment]]] = {}
+        self.more: dict[str, tuple[Resource, ...]] = {}
         self.facts = HostFacts()
         self.folder = folder
         self.events = Events()
@@ -56,7 +58,7 @@ class World:
         found |= {f"network/{n.name}": plan_network(n, self.facts) for n in self.networks}
         for name, (who, attachments) in self.sandboxes.items():
             found[f"sandbox/{name}"] = plan_sandbox(who, attachments, self.facts)
-        return found
+        return found | self.more
 
     def settle(self) -> Diff:
         """Bring the kernel to it; a second plan must be empty.  Returns the first one."""

@@ -76,7 +76,7 @@ def overhead(carrier: Carrier, version: int) -> int:
 def tunnel_mtu(carrier: Carrier, versions: Iterable[int], underlay_mtu: int) -> int:
     """MTU of a tunnel's device on a host, in bytes: what fits by any of its IP *versions*.
 
-    Never below what IPv6 needs; the kernel then cuts outer packets (RFC 8200 section 5).
+    Never below what IPv6 needs (RFC 8200 section 5), or the kernel would take it off the device.
     """
     most = max(overhead(carrier, version) for version in versions)
     return max(IPV6_MTU_MIN, underlay_mtu - most)
@@ -142,7 +142,15 @@ def choose(network: Network, me: Host, peer: Host, paths: Paths, version: int) -
     if network.encrypted:
         why = _no_keys(me, peer)
         return Refused(reason=why) if why else Way(carrier=Carrier.WIREGUARD, path=best)
-    return _in_clear(network, me, peer, paths.get(version), best)
+    way = _in_clear(network, me, peer, paths.get(version), best)
+    needs = IPV6_MTU_MIN + overhead(Carrier.VXLAN, best.to.version)
+    # WireGuard's packets are cut where they are too large; those of VXLAN never are.
+    if version == 6 and way == Way(carrier=Carrier.VXLAN, path=best) and best.mtu < needs:
+        return Refused(
+            reason=f"the way to {peer.name} carries packets of {best.mtu} bytes, IPv6 by VXLAN "
+            f"needs {needs}: raise the MTU of the links between"
+        )
+    return way
 
 
 def shared_generations(me: Host, peer: Host) -> tuple[int, ...]:

@@ -1,0 +1,288 @@
+"""What the rules let in from other hosts, and out to them.
+
+    host1, as planned     host2, by hand     outside, no host of the cluster
+    a, b, c    \\                |               /
+               192.0.2.1    192.0.2.2      192.0.2.200
+
+host2's containers are addresses of its own: the rules cannot tell.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from seaway.plan.overlay import Tunnels, plan_peer, plan_tunnels, vxlan_versions
+from tests.support import frames
+from tests.support.model import network, on, sandbox
+from tests.support.netns import Refused, cable, namespaces, wait_until
+from tests.support.overlay import blocks, here, host, overlay, paths, there
+from tests.support.world import world
+
+FRONT = network("front", 1)
+BLUE = overlay("blue", 7)  # encrypted
+GREEN = overlay("green", 8, clear=True)
+TUNNELLED = overlay("tunnelled", 9, clear=True, carrier="vxlan")
+INNER = overlay("inner", 10, clear=True, internal=True)
+
+GREEN2, GREEN2_6 = "10.77.8.34", "fd77:8::2:2"  # on host2
+TUNNELLED2, TUNNELLED2_6 = "10.77.9.34", "fd77:9::2:2"
+VXLAN_PORT = 7903
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The machines on one switch, and the world of host1 with all networks."""
+    with namespaces("switch", "host1", "host2", "outside", "a", "b", "c") as spaces:
+        switch, *machines = spaces[:4]
+        switch.run("ip link add br0 type bridge")
+        switch.run("ip link set br0 up")
+        for n, machine in ((1, machines[0]), (2, machines[1]), (200, machines[2])):
+            cable(machine, "eth0", f"192.0.2.{n}/24,2001:db8::{n:x}/64", switch, f"port{n}", "")
+            switch.run(f"ip link set port{n} master br0")
+        with world(spaces[1]) as it:
+            it.host1, it.host2, it.outside, it.a, it.b, it.c = spaces[1:]
+            join(it)
+            by_hand(it)
+            attach(it)
+            yield it
+
+
+def join(it):
+    """Plan all that leads to host2, and a host3 that is not there."""
+    it.me = host("host1", 1, mac=frames.mac_of(it.host1, "eth0"))
+    it.peer = host("host2", 2, mac=frames.mac_of(it.host2, "eth0"))
+    it.here = here(it.me)
+    shared = [BLUE, GREEN, TUNNELLED, INNER]
+    it.networks = [FRONT, *shared]
+    for other in (replace(it.peer, keys=()), host("host3", 3, keys=())):
+        to = there(other, *shared, paths=paths(it.me, other))
+        it.more[f"peer/{other.name}"] = plan_peer(it.here, to)
+    tunnels = Tunnels(vxlan=vxlan_versions(it.here, to), links=frozenset({"eth0"}))
+    it.more["tunnels"] = plan_tunnels(it.here, tunnels)
+
+
+def by_hand(it):
+    """Make host2 what host1 takes it for."""
+    it.host2.shell(
+        f"""
+        sysctl -qw net.ipv4.ip_forward=1
+        ip link add vx address {it.peer.tunnel_mac} mtu 1450 type vxlan id 21335 \
+            dstport {VXLAN_PORT} local 192.0.2.2 nolearning
+        sysctl -qw net.ipv6.conf.vx.accept_dad=0
+        ip link set vx up
+        ip address add {it.peer.tunnel}/32 dev vx
+        bridge fdb add {it.me.tunnel_mac} dev vx dst 192.0.2.1 self permanent
+        ip neighbour add {it.me.tunnel} lladdr {it.me.tunnel_mac} dev vx nud permanent
+        ip neighbour add {it.me.tunnel6} lladdr {it.me.tunnel_mac} dev vx nud permanent
+        for address in {GREEN2} {TUNNELLED2} 10.77.10.34 10.77.7.34; do
+            ip address add $address/32 dev lo; done
+        for address in {GREEN2_6} {TUNNELLED2_6}; do ip address add $address/128 dev lo; done
+        ip route add 10.77.8.16/28 via 192.0.2.1 src {GREEN2}
+        ip route add 10.77.10.16/28 via 192.0.2.1 src 10.77.10.34
+        ip route add 10.77.7.16/28 via 192.0.2.1 src 10.77.7.34
+        ip route add 10.77.9.16/28 via {it.me.tunnel} dev vx onlink src {TUNNELLED2}
+        ip -6 route add fd77:8::1:0/112 via 2001:db8::1 src {GREEN2_6}
+        ip -6 route add fd77:9::1:0/112 via {it.me.tunnel6} dev vx src {TUNNELLED2_6}
+        """
+    )
+
+
+def attach(it):
+    """Put a on all overlay networks but the internal one, b on that, and c on a local one."""
+    box = {name: sandbox(name, netns=str(getattr(it, name).path)) for name in "abc"}
+    box["a"] = sandbox("a", ["8080:80"], netns=str(it.a.path))
+    it.put(box["a"], *(at(box["a"], n, f"eth{i}") for i, n in enumerate((GREEN, TUNNELLED, BLUE))))
+    it.put(box["b"], at(box["b"], INNER))
+    it.put(box["c"], on(box["c"], FRONT, 2))
+    it.settle()
+
+
+def at(who, where, ifname="eth0"):
+    """Attach with an address in host1's block: .18 and ::1:2."""
+    v4, v6 = (block.cidr.network_address + 2 for block in blocks(where, host("host1", 1)))
+    return on(who, where, 2, ifname, v4=v4, v6=v6)
+
+
+def drops(it):
+    """Read the counters: name -> packets."""
+    found = json.loads(it.host1.run("nft -j list counters table inet seaway"))["nftables"]
+    return {c["counter"]["name"]: c["counter"]["packets"] for c in found if "counter" in c}
+
+
+def dropped(it, space, address, port=80, kind="tcp"):
+    """Ask in vain; return the counters that moved."""
+    before = drops(it)
+    with pytest.raises(Refused):
+        space.ask(address, port, kind, seconds=0.3)
+    return {name for name, count in drops(it).items() if count > before[name]}
+
+
+def sent(it, space, link, *packets):
+    """Send frames that are dropped; return the counters that moved."""
+    before = drops(it)
+    frames.send(space, link, packets)
+    wait_until(lambda: drops(it) != before, what="nothing was dropped")
+    return {name for name, count in drops(it).items() if count > before[name]}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("10.77.8.18", GREEN2),
+        ("fd77:8::1:2", GREEN2_6),
+        ("10.77.9.18", TUNNELLED2),
+        ("fd77:9::1:2", TUNNELLED2_6),
+    ],
+    ids=["direct", "direct, IPv6", "vxlan", "vxlan, IPv6"],
+)
+def test_members_on_two_hosts_talk(site, ours, theirs):
+    """Both ways, and each sees the other's own address; nothing is dropped."""
+    before = drops(site)
+    everyone = "::" if ":" in ours else "0.0.0.0"
+
+    with site.a.serving(80, address=everyone), site.host2.serving(81, address=everyone):
+        assert theirs == site.host2.ask(ours, 80)
+        assert ours == site.a.ask(theirs, 81)
+    assert before == drops(site)
+
+
+def test_members_on_an_internal_network_talk(site):
+    """Across hosts, too; and they get nowhere else."""
+    with site.host2.serving(81):
+        assert "10.77.10.18" == site.b.ask("10.77.10.34", 81)
+
+
+def test_what_leaves_the_cluster_takes_the_hosts_address(site):
+    """As on local networks: egress is by the host the container runs on."""
+    with site.outside.serving(81):
+        assert "192.0.2.1" == site.a.ask("192.0.2.200", 81)
+
+
+def test_a_second_look_finds_nothing_to_do(site):
+    """What was applied is what is observed."""
+    assert [] == site.todo()
+
+
+def macs(it, sender=None):
+    """From a machine to host1."""
+    return frames.mac_of(sender or it.outside, "eth0"), it.me.mac
+
+
+def test_a_source_of_another_host_from_a_stranger_is_spoofed(site):
+    """On the link, with a container's address, but not with its host's MAC address."""
+    packet = frames.syn(macs(site), GREEN2, "10.77.8.18", 80)
+
+    assert {"drop_spoofed"} == sent(site, site.outside, "eth0", packet)
+
+
+@pytest.mark.parametrize("source", ["10.77.8.50", "10.77.8.19", "10.77.8.200"])
+def test_a_source_that_is_not_its_senders_is_spoofed(site, source):
+    """A host of the cluster sends for host3, for us, or for nobody."""
+    packet = frames.syn(macs(site, site.host2), source, "10.77.8.18", 80)
+
+    assert {"drop_spoofed"} == sent(site, site.host2, "eth0", packet)
+
+
+@pytest.mark.parametrize("source", ["10.77.9.50", "203.0.113.9", "fd77:9::3:2", "2001:db8::99"])
+def test_a_source_in_a_tunnel_that_is_not_its_senders_is_spoofed(site, source):
+    """By VXLAN from host2: only its own containers, and itself."""
+    to = "fd77:9::1:2" if ":" in source else "10.77.9.18"
+    packet = frames.udp((site.peer.tunnel_mac, site.me.tunnel_mac), source, to, 80)
+
+    assert {"drop_spoofed"} == sent(site, site.host2, "vx", packet)
+
+
+def test_an_encrypted_network_does_not_come_in_clear(site):
+    """From a host of the cluster, with an address that is its own, without WireGuard."""
+    packet = frames.syn(macs(site, site.host2), "10.77.7.34", "10.77.7.18", 80)
+    inside = frames.syn((site.peer.tunnel_mac, site.me.tunnel_mac), "10.77.7.34", "10.77.7.18", 80)
+
+    assert {"drop_clear"} == sent(site, site.host2, "eth0", packet)
+    assert {"drop_clear"} == sent(site, site.host2, "vx", inside)
+
+
+def test_an_encrypted_network_does_not_leave_in_clear(site):
+    """Not even if somebody sets a route for it: a new connection, one that stands, our own."""
+    site.host1.run("ip route add 10.77.7.34/32 via 192.0.2.2")
+    try:
+        assert {"drop_clear"} == dropped(site, site.a, "10.77.7.34")
+        assert {"drop_clear"} == dropped(site, site.a, "10.77.7.34", 80, "udp")
+        assert {"drop_clear"} == dropped(site, site.host1, "10.77.7.34")
+    finally:
+        site.host1.run("ip route del 10.77.7.34/32")
+
+
+def test_without_wireguard_an_encrypted_network_is_unreachable(site):
+    """At once, and nothing is sent."""
+    with pytest.raises(Refused, match="No route to host"):
+        site.a.ask("10.77.7.34", 80)
+
+
+def test_vxlan_from_a_stranger_is_dropped(site):
+    """Whatever is in it; from a host's address it is let in."""
+    assert {"drop_not_a_peer"} == dropped(site, site.outside, "192.0.2.1", VXLAN_PORT, "udp")
+    assert {"drop_not_a_peer"} == dropped(site, site.outside, "2001:db8::1", VXLAN_PORT, "udp")
+    assert set() == dropped(site, site.host2, "192.0.2.1", VXLAN_PORT, "udp")
+
+
+def test_a_container_makes_no_vxlan(site):
+    """To our host or another, where it would seem to come from us."""
+    for target in ("192.0.2.1", "192.0.2.2"):
+        for space in (site.a, site.c):
+            assert {"drop_not_a_peer"} == dropped(site, space, target, VXLAN_PORT, "udp")
+
+
+def test_other_networks_stay_apart_across_hosts(site):
+    """From a local network, from an internal one, from the other side, and to tunnel addresses."""
+    assert {"drop_isolated"} == dropped(site, site.c, GREEN2)
+    assert {"drop_isolated"} == dropped(site, site.c, TUNNELLED2)
+    site.b.run("ip route add default via 10.77.10.1")  # an internal network gives it none
+    assert {"drop_isolated"} == dropped(site, site.b, TUNNELLED2)
+    assert {"drop_internal"} == dropped(site, site.b, "192.0.2.200")
+    assert {"drop_isolated"} == dropped(site, site.a, str(site.peer.tunnel))
+    packet = frames.syn(macs(site, site.host2), GREEN2, "10.77.10.18", 80)
+    assert {"drop_internal"} <= sent(site, site.host2, "eth0", packet)
+
+
+def test_a_host_is_no_router_for_others(site):
+    """Neither from a tunnel or a container to the world, nor from the world to other hosts."""
+    tunnel = (site.peer.tunnel_mac, site.me.tunnel_mac)
+    for source in (TUNNELLED2, str(site.peer.tunnel)):
+        out = frames.syn(tunnel, source, "192.0.2.200", 80)
+        assert {"drop_isolated"} == sent(site, site.host2, "vx", out)
+    out = frames.syn(macs(site, site.host2), GREEN2, "192.0.2.200", 80)
+    assert {"drop_isolated"} == sent(site, site.host2, "eth0", out)
+    site.outside.run("ip route add 10.77.0.0/16 via 192.0.2.1")
+    assert {"drop_isolated"} == dropped(site, site.outside, TUNNELLED2)
+    assert {"drop_isolated"} == dropped(site, site.outside, GREEN2)
+
+
+def test_other_hosts_do_not_reach_ports_by_the_tunnel(site):
+    """A published port is reached at the host's own address."""
+    site.host2.run(f"ip route add {site.me.tunnel}/32 dev vx src {site.peer.tunnel}")
+    with site.a.serving(80):
+        assert "192.0.2.2" == site.host2.ask("192.0.2.1", 8080)
+        assert {"drop_isolated"} == dropped(site, site.host2, str(site.me.tunnel), 8080)
+
+
+def test_segments_fit_the_tunnel(site):
+    """Whatever both ends believe, SYNs that pass it, either way, say what it carries."""
+    code = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+"""
+    with_timestamps = 20 + 20 + 12  # bytes of headers
+    widths = ((site.a, "eth1", 1430), (site.host2, "vx", 1450))
+    for space, link, _ in widths:
+        space.run(f"ip link set {link} mtu 1500")
+    try:
+        with site.a.serving(80), site.host2.serving(81):
+            assert 1430 - with_timestamps == int(site.a.python(code, TUNNELLED2, "81"))
+            assert 1430 - with_timestamps == int(site.host2.python(code, "10.77.9.18", "80"))
+    finally:
+        for space, link, mtu in widths:
+            space.run(f"ip link set {link} mtu {mtu}")
