@@ -55,6 +55,7 @@ def join(it):
     it.me = host("host1", 1, mac=frames.mac_of(it.host1, "eth0"))
     it.peer = host("host2", 2, mac=frames.mac_of(it.host2, "eth0"))
     it.here = here(it.me)
+    it.facts = it.here.facts
     shared = [BLUE, GREEN, TUNNELLED, INNER]
     it.networks = [FRONT, *shared]
     for other in (replace(it.peer, keys=()), host("host3", 3, keys=())):
