@@ -26,6 +26,7 @@ from bench.questions import (
     path,
     ports,
     run,
+    scale,
 )
 from bench.quiet import Patience
 from bench.report import Run
@@ -44,6 +45,7 @@ QUESTIONS: dict[str, Callable[[Stage], None]] = {
     "overlay": overlay.measure,
     "overlay-attach": overlay_attach.measure,
     "overlay-names": overlay_names.measure,
+    "scale": scale.measure,
 }
 
 

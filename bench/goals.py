@@ -17,6 +17,7 @@ from bench.questions import (
     path,
     ports,
     run,
+    scale,
 )
 from bench.samples import Sample, median, of, paired, percentile99
 
@@ -185,6 +186,40 @@ OVERLAY_GOALS = (
             Figure(what=overlay_names.USABLE, who=overlay_names.SWARM, label="swarm, median"),
         ),
         at_most=100,
+    ),
+    Goal(
+        text="memory of the agent, 1,000 hosts and 100,000 endpoints",
+        figure=Figure(what=scale.FULL),
+        unit="MB",
+        peers=(
+            Figure(what=scale.ALONE, label="seaway, alone in its cluster"),
+            Figure(what=scale.PROPORTIONAL, label="seaway, proportional"),
+            Figure(what=scale.FULL, who=scale.TUNNEL),
+        ),
+        at_most=300,
+    ),
+    Goal(
+        text="there, one more endpoint elsewhere: its name is answered",
+        figure=Figure(what=scale.ENDPOINT),
+        unit="ms",
+        peers=(
+            Figure(what=scale.ENDPOINT, reduce=percentile99, label="seaway, p99"),
+            Figure(what=scale.ENDPOINT_CPU, label="CPU time"),
+        ),
+        at_most=5,
+    ),
+    Goal(
+        text="there, one more block elsewhere: the kernel has its route",
+        figure=Figure(what=scale.BLOCK),
+        unit="ms",
+        peers=(Figure(what=scale.BLOCK, reduce=percentile99, label="seaway, p99"),),
+        at_most=5,
+    ),
+    Goal(
+        text="there, kernel objects that endpoints elsewhere change",
+        figure=Figure(what=scale.MOVED),
+        unit="objects",
+        at_most=0,
     ),
 )
 """The table of issue 3."""

@@ -50,39 +50,44 @@ class Simulation:
     def records(self) -> Iterator[Record]:
         """Yield everything that all hosts have written."""
         for number in self.numbers:
-            yield from self.host(number)
+            yield from self.host_records(number)
             for network in self.networks:
-                yield from self.block(network, number)
+                yield from self.block_records(self.blocks(network, number))
                 for index in range(self.endpoints):
-                    yield from self.endpoint(network, number, index)
+                    yield from self.endpoint_records(network, number, index)
 
-    def host(self, number: int) -> Iterator[Record]:
-        """Yield what a host writes about itself."""
+    def host_records(self, number: int) -> list[Record]:
+        """Return what a host writes about itself."""
         host = self._host(number)
         claim = encode(Claim(host=host.id, name=host.name))
-        yield keys.host(host.id), encode(host)
-        yield keys.host_name(host.name), claim
-        yield keys.host_number(number), claim
-        yield keys.alive(host.id), claim
+        return [
+            (keys.host(host.id), encode(host)),
+            (keys.host_name(host.name), claim),
+            (keys.host_number(number), claim),
+            (keys.alive(host.id), b"1"),
+        ]
 
-    def block(self, network: Network, number: int, turn: int = 0) -> Iterator[Record]:
-        """Yield a host's block of each subnet: the one with its number, or one further on."""
-        for subnet in network.subnets:
-            block = Block(
-                network=network.id,
-                cidr=_block(subnet, number - 1 + turn * (self.hosts + 1)),
-                host=host_id(number),
-            )
-            yield keys.block(network.id, block.cidr), encode(block)
+    def blocks(self, network: Network, number: int, turn: int = 0) -> list[Block]:
+        """Return a host's block of each subnet; *turn* 1 is one more, beyond all hosts' first."""
+        index = number - 1 + turn * (self.hosts + 1)
+        return [
+            Block(network=network.id, cidr=_block(subnet, index), host=host_id(number))
+            for subnet in network.subnets
+        ]
 
-    def endpoint(self, network: Network, number: int, index: int) -> Iterator[Record]:
-        """Yield what a host writes when a container starts there."""
+    def block_records(self, blocks: Sequence[Block]) -> list[Record]:
+        """Return what a host writes when it takes *blocks*."""
+        return [(keys.block(b.network, b.cidr), encode(b)) for b in blocks]
+
+    def endpoint_records(self, network: Network, number: int, index: int) -> list[Record]:
+        """Return what a host writes when a container starts there."""
         one = self.announced(network, number, index)
         claim = encode(Claim(host=one.host, name=one.name, endpoint=one.id))
-        yield keys.announced(network.id, one.id), encode(one)
-        yield keys.name(network.id, one.name), claim
-        for address in one.addresses:
-            yield keys.address(network.id, address), claim
+        return [
+            (keys.announced(network.id, one.id), encode(one)),
+            (keys.name(network.id, one.name), claim),
+            *((keys.address(network.id, address), claim) for address in one.addresses),
+        ]
 
     def announced(self, network: Network, number: int, index: int) -> Announced:
         """Return the *index*-th container of a host on a network."""

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from bench.programs import run
@@ -15,6 +16,7 @@ from seaway.lab import processes
 _ROOT = Path("/run/netns")  # where ip-netns(8) and CNI look for names
 _PREFIX = "swbench-"
 _END_SECONDS = 5.0
+CABLE = IPv4Network("10.255.0.0/24")
 _serial = itertools.count()
 
 
@@ -72,11 +74,11 @@ def host_settings(space: Path) -> None:
     run(["sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno"], space)
 
 
-def wire(a: Path, b: Path, link: str = "eth0") -> tuple[str, str]:
+def wire(a: Path, b: Path, link: str = "eth0", subnet: IPv4Network = CABLE) -> tuple[str, str]:
     """Join two namespaces with a veth pair and nothing else; return the addresses of both."""
-    addresses = ("10.255.0.1", "10.255.0.2")
+    addresses = (str(subnet[1]), str(subnet[2]))
     run(["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", b.name], a)
     for space, address in zip((a, b), addresses, strict=True):
-        batch = f"addr add {address}/24 dev {link}\nlink set {link} up\n"
+        batch = f"addr add {address}/{subnet.prefixlen} dev {link}\nlink set {link} up\n"
         run(["ip", "-batch", "-"], space, batch)
     return addresses

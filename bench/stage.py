@@ -66,6 +66,8 @@ class Sizes:
         seconds: Of traffic for a sample.
         endpoints: "the 500th as fast as the 1st".
         ports: "publish 1,000 separate ports".
+        hosts: In the simulated cluster, beside the real one.
+        containers: On each of them, on each of four networks.
         calls: Of what takes milliseconds and is to have a 99th percentile.
         slow: Also what takes peers half a minute and more.
     """
@@ -74,6 +76,8 @@ class Sizes:
     seconds: float = 1.0
     endpoints: int = 500
     ports: int = 1000
+    hosts: int = 999
+    containers: int = 25
     calls: int = 100
     slow: bool = False
 
@@ -87,7 +91,7 @@ class Plan:
     samples: list[Sample]
 
 
-QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20, calls=5)
+QUICK = Sizes(rounds=1, seconds=0.1, endpoints=10, ports=20, hosts=20, containers=2, calls=5)
 
 
 class Stage:

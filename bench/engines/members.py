@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from bench.engines.by_hand import Ends
 from bench.engines.seaway import Seaway
+from bench.programs import Failed
 from seaway.lab import faults
 from seaway.lab.topology import Lab, Machine
+
+_COMPLETE_SECONDS = 30.0
 
 
 class Members:
@@ -18,18 +22,30 @@ class Members:
         self._addresses = addresses
 
     @classmethod
-    def form(cls, lab: Lab, machines: Sequence[Machine], addresses: Sequence[str]) -> Members:
-        """Start agents on *machines*, and make one cluster of them on *addresses*."""
+    def form(
+        cls,
+        lab: Lab,
+        machines: Sequence[Machine],
+        addresses: Sequence[str],
+        etcd: Sequence[str] = (),
+    ) -> Members:
+        """Start agents on *machines*, and make one cluster of them on *addresses*.
+
+        Args:
+            etcd: URLs of a store; without any, they run their own.
+        """
         for machine in machines:
             faults.start(lab, machine.name)
         agents = [Seaway(lab, machine) for machine in machines]
         first, *others = agents
-        first.call("POST", "/v1/cluster", {"advertise": addresses[0]})
+        first.call("POST", "/v1/cluster", {"advertise": [addresses[0]], "etcd": list(etcd)})
         token = first.call("GET", "/v1/cluster/token")["token"]
         for agent, address in zip(others, addresses[1:], strict=True):
-            request = {"token": token, "advertise": address, "address": addresses[0]}
+            request = {"token": token, "advertise": [address], "address": addresses[0]}
             agent.call("POST", "/v1/cluster/join", request)
-        return cls(agents, addresses)
+        members = cls(agents, addresses)
+        members._wait_complete()
+        return members
 
     @property
     def first(self) -> Seaway:
@@ -51,7 +67,21 @@ class Members:
         """From host to host."""
         return Ends(self.first.machine.netns, self.second.machine.netns, self._addresses[1])
 
-    def network(self, name: str, options: Mapping[str, str] | None = None) -> None:
+    def network(
+        self, name: str, options: Mapping[str, str] | None = None, subnets: Sequence[str] = ()
+    ) -> None:
         """Have an overlay network."""
         body = {"name": name, "driver": "overlay", "options": options or {}}
-        self.first.call("POST", "/v1/networks", body)
+        self.first.call("POST", "/v1/networks", {**body, "subnets": list(subnets)})
+
+    def _wait_complete(self) -> None:
+        """Wait until all hosts are alive, and as many have a store as shall have one."""
+        deadline = time.monotonic() + _COMPLETE_SECONDS
+        while True:
+            told = self.first.call("GET", "/v1/cluster")
+            voters = [s for s in told["stores"] if s["healthy"] and not s["learner"]]
+            if told["hosts"]["alive"] == len(self.agents) and len(voters) >= told["stores_wanted"]:
+                return
+            if time.monotonic() > deadline:
+                raise Failed(f"the cluster is not complete after {_COMPLETE_SECONDS:g} s")
+            time.sleep(0.05)

@@ -31,7 +31,12 @@ def measure(stage: Stage) -> None:
 
 
 def resident(pid: int) -> float:
-    """Return a process's resident set in MB (proc(5), VmRSS, kB)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith("VmRSS:"))
+    """Return a process's resident set in MB."""
+    return field(pid, "status", "VmRSS")
+
+
+def field(pid: int, file: str, name: str) -> float:
+    """Return an amount of a process's memory in MB (proc(5): the files have kB)."""
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024 / 1e6
