@@ -48,6 +48,11 @@ def traces(site):
     return [*observe.host(site.applier.netlink), *observe.elements(observe.table(site.applier.nft))]
 
 
+def names_of_links(space):
+    """As ip(8) writes them, e.g. "eth0@if7"."""
+    return [line.split(":")[1].strip() for line in space.run("ip -o link").splitlines()]
+
+
 def test_a_second_look_finds_nothing_to_do(site):
     """Endpoints on two networks with every kind of port: applied once, and that was all."""
     ports = ["8080:80", "53:53/udp", "9000-9009:9000-9009", "7000-7002:70-72", "127.0.0.1:81:80"]
@@ -103,7 +108,7 @@ def test_all_goes_when_nothing_is_wanted(site):
 
     assert not bare
     assert empty == traces(site)
-    assert ["lo"] == [link.split(":")[1].strip() for link in site.a.run("ip -o link").splitlines()]
+    assert ["lo"] == names_of_links(site.a)
 
 
 def test_a_namespace_of_our_making(site):
@@ -141,6 +146,21 @@ def test_a_macvlan_is_on_the_wire(site):
 
     site.sandboxes = {}
     site.settle()
+
+
+def test_a_macvlan_applied_twice(site):
+    """It is there already, up and with the name that the host's own link has: that is fine."""
+    wire = macvlan("wire", "192.0.2.0/24", "192.0.2.200")
+    web = box(site.a)
+    site.networks = [wire]
+    site.put(web, on(web, wire, 77))
+    plan = site.kernel.look()
+
+    site.applier.apply(plan)
+    site.applier.apply(plan)
+
+    site.settle()
+    assert {"lo", "eth0"} == {name.split("@")[0] for name in names_of_links(site.a)}
 
 
 def test_a_macvlan_without_its_parent_is_refused(site):
@@ -374,6 +394,7 @@ def test_what_is_not_ours_is_left_alone(site):
         "nft add set inet other from4 { type ipv4_addr; }",
         "nft add element inet other from4 { 10.0.0.1 }",
         "ip link add mine type bridge",
+        "sysctl -qw net.ipv6.conf.mine.accept_dad=0",  # no address changes while we look
         "ip address add 10.50.0.1/24 dev mine",
         "ip link set mine up",
         "ip route add 10.51.0.0/24 via 10.50.0.2 dev mine onlink",

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from threading import Lock
@@ -30,12 +31,14 @@ from seaway.kernel.messages import (
     mark,
     new_link,
     on_link,
+    rename,
     set_attributes,
     set_mtu,
     set_up,
 )
 from seaway.kernel.nft import Nft
 from seaway.kernel.surroundings import local_addresses, require_link
+from seaway.model.names import ifname
 from seaway.model.network import Address
 from seaway.plan.diff import Diff
 from seaway.plan.resources import (
@@ -311,14 +314,28 @@ class Applier:
             offload.set_tx_checksum(link.name, on=False)
 
     def _macvlan(self, link: Link) -> None:
-        """Made from the host, where its parent is, straight into the target namespace."""
+        """Made from the host, where its parent is, straight into the target namespace.
+
+        It gets its own name only there: Linux 6.1 refuses one that the host has, too
+        (__rtnl_newlink, net/core/rtnetlink.c, looks in the namespace of the socket).
+        """
         require_link(link.parent)
         parent = socket.if_nametoindex(link.parent)
-        target = netns.open_netns(link.netns)
-        try:
-            self.netlink.batch([new_link(link, target, parent)])
-        finally:
-            os.close(target)
+        first = replace(link, name=ifname("swm-", f"{link.netns}/{link.name}"))
+        with netns.inside(link.netns):
+            there = {name: index for index, name in socket.if_nameindex()}
+        if link.name not in there:
+            target = netns.open_netns(link.netns)
+            try:
+                self.netlink.batch([new_link(first, target, parent)])
+            finally:
+                os.close(target)
+        with netns.inside(link.netns), nl.Netlink() as sock:
+            if index := there.get(link.name, 0):
+                sock.batch([mark(index, link.name)])
+            else:
+                index = socket.if_nametoindex(first.name)
+                sock.batch([rename(index, link.name), mark(index, link.name)])
 
     def _inside(self, path: str, items: list[Resource]) -> None:
         for link in only(Link, items):
@@ -331,7 +348,6 @@ class Applier:
             names = dict.fromkeys(item.link for item in items if is_on_link(item) and item.link)
             names |= dict.fromkeys(link.name for link in only(Link, items))
             batch = [set_up(1, "lo")]
-            batch += [mark(index[link.name], link.name) for link in only(Link, items)]
             batch += [set_up(index[name], name) for name in names if name != "lo"]
             sock.batch([*batch, *index.messages(items)])
 

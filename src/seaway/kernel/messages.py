@@ -237,6 +237,12 @@ def mark(index: int, name: str) -> nl.Message:
     return nl.Message(nl.RTM_NEWLINK, 0, body, "mark link", name)
 
 
+def rename(index: int, name: str) -> nl.Message:
+    """Give a link that is down another name."""
+    body = _ifinfo(index) + nl.attr_text(3, name)
+    return nl.Message(nl.RTM_NEWLINK, 0, body, "name link", name)
+
+
 def is_on_link(item: Resource) -> TypeGuard[OnLink]:
     """Tell the resources that on_link() takes from the others."""
     return isinstance(item, LinkAddress | Route | Neighbour | Fdb)
