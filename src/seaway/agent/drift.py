@@ -12,7 +12,9 @@ from collections.abc import Callable, Container, Hashable, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from seaway.agent.underlay import UnderlayWatch
 from seaway.kernel import netlink as nl
+from seaway.kernel.observe import is_tunnel
 from seaway.plan.resources import ROUTE_PROTOCOL, TABLE, Link, Neighbour, Resource
 
 _ROUTE_GROUPS = (1, 3, 5, 7, 9, 11, 24, 25)
@@ -40,6 +42,8 @@ class DriftMonitor:
         on_drift: Called with a reason when something of ours was touched.
         on_others: Called when somebody else changed their nftables rules, their
             bridges or the default route.
+        on_underlay: Called when other hosts may be reached in another way than before: by
+            another link or router, from another address, or with packets of another size.
     """
 
     def __init__(
@@ -48,13 +52,16 @@ class DriftMonitor:
         own_ports: Container[int],
         on_drift: Callable[[str], None],
         on_others: Callable[[], None],
+        on_underlay: Callable[[], None] | None = None,
     ) -> None:
         self._known = known
         self._own_ports = own_ports
         self._on_drift = on_drift
         self._on_others = on_others
+        self._on_underlay = on_underlay
         self._route = nl.subscribe(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
         self._nft = nl.subscribe(nl.NETLINK_NETFILTER, _NFT_GROUPS)
+        self._underlay = UnderlayWatch()  # after listening: no news falls between
         self._touched = self._others = False
         self._program = Path("/proc/self/comm").read_bytes().rstrip(b"\n")
         self._self = b""  # our process's number as announcements have it
@@ -80,6 +87,8 @@ class DriftMonitor:
             except OSError:
                 # ENOBUFS: more was announced than fits, so anything may have changed.
                 self._on_drift("announcements were lost")
+                if self._on_underlay:
+                    self._on_underlay()
                 return
             at = 0
             while at + 16 <= len(data):
@@ -90,8 +99,10 @@ class DriftMonitor:
                 at += (length + 3) & ~3
 
     def _route_message(self, kind: int, port: int, body: bytes) -> None:
-        if port in self._own_ports:
+        if port in self._own_ports and not _tunnel_went(kind, body):
             return
+        if self._on_underlay and self._underlay.changed(kind, body):
+            self._on_underlay()
         if _may_lead_out(kind, body):
             self._on_others()
         if (why := self._drift_in(kind, body)) is not None:
@@ -137,8 +148,10 @@ class DriftMonitor:
     def _neighbour_changed(self, kind: int, body: bytes) -> str | None:
         family, index, state = _NDMSG.unpack_from(body)
         found = dict(nl.attrs(body[12:]))
-        if family not in (socket.AF_INET, socket.AF_INET6) or 1 not in found:  # NDA_DST
-            return None
+        if family not in (socket.AF_INET, socket.AF_BRIDGE, socket.AF_INET6) or 1 not in found:
+            return None  # NDA_DST: neither a neighbour nor an entry of a VXLAN device
+        if family == socket.AF_BRIDGE:
+            return self._fdb_changed(kind, _link_name(index), found)
         address = ip_address(found[1])
         ours = self._known().get(("neighbour", "", _link_name(index), address))
         if not isinstance(ours, Neighbour):
@@ -147,6 +160,15 @@ class DriftMonitor:
         if kind == nl.RTM_NEWNEIGH and as_it_was:
             return None
         return f"the neighbour {address} was changed"
+
+    def _fdb_changed(self, kind: int, link: str, found: Mapping[int, bytes]) -> str | None:
+        """Our own changes are announced like others': an entry that is as it should be is fine."""
+        mac, to = found.get(2, b"").hex(":"), ip_address(found[1])
+        known = self._known()
+        right = ("fdb", "", link, mac, to) in known
+        if ("link", "", link) not in known or right == (kind == nl.RTM_NEWNEIGH):
+            return None
+        return f"the fdb entry of {mac} was changed"
 
     def _address_gone(self, body: bytes) -> str | None:
         name = _link_name(struct.unpack_from("=I", body, 4)[0])
@@ -195,6 +217,11 @@ def _may_lead_out(kind: int, body: bytes) -> bool:
     if kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
         return any(found == 10 for found, _ in nl.attrs(body[16:]))  # IFLA_MASTER
     return kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE) and body[1] == 0  # rtm_dst_len
+
+
+def _tunnel_went(kind: int, body: bytes) -> bool:
+    """Our own doing, too, if it has to be made anew; what was on it goes unannounced."""
+    return kind == nl.RTM_DELLINK and is_tunnel(_text(body, 16, 3))  # IFLA_IFNAME
 
 
 def _went_down(body: bytes) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from seaway.errors import from_errno
@@ -166,6 +166,27 @@ class Netlink:
                 yield from found
                 return
         raise from_errno("dump", f"netlink type {kind}", errno.EAGAIN)
+
+    def ask(self, kind: int, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """Send questions that have one answer each, e.g. RTM_GETROUTE for an address, together.
+
+        Returns:
+            The answers' bodies, in order; None where the kernel has none.
+        """
+        answers: list[bytes | None] = [None] * len(bodies)
+        for at in range(0, len(bodies), _UNREAD_MAX):
+            waiting: dict[int, int] = {}
+            out = bytearray()
+            for n, body in enumerate(bodies[at : at + _UNREAD_MAX], at):
+                self._seq += 1
+                waiting[self._seq] = n
+                out += _HEADER.pack(16 + len(body), kind, NLM_F_REQUEST, self._seq, 0) + body
+            self._send(out)
+            while waiting:
+                for got, _, seq, payload in self._receive():
+                    if seq in waiting:
+                        answers[waiting.pop(seq)] = None if got == NLMSG_ERROR else payload
+        return answers
 
     def _dump_once(self, kind: int, body: bytes) -> tuple[list[bytes], bool]:
         self._seq += 1

@@ -174,7 +174,7 @@ def host(sock: nl.Netlink) -> list[Resource]:
     """Read our links and what is on them, and our routes, in the host's namespace.
 
     Kernel:
-        A wg(8) process for every WireGuard link, 3 ms each.
+        A wg(8) process for every WireGuard link, 1 ms each, and 15 us a peer.
     """
     seen = links(sock)
     names = {s.index: s.name for s in seen}

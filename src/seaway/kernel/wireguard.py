@@ -69,7 +69,7 @@ class SeenPeer:
 
 
 def available() -> str:
-    """Return KERNEL, WIREGUARD_GO, or "" where there is no WireGuard; about 5 ms."""
+    """Return KERNEL, WIREGUARD_GO, or "" where there is no WireGuard; about 2 ms."""
     if not features.installed("wg"):
         return ""
     if features.wireguard():
@@ -171,7 +171,7 @@ def configure(devices: Iterable[Device], peers: Iterable[Peer]) -> None:
     """Set keys, ports and peers, touching nothing that stays as it is.
 
     Kernel:
-        One wg(8) process for each link, however many peers: 3 ms and some 20 us a peer.
+        One wg(8) process for each link, 1 ms, and 75 us a peer with wireguard-go.
 
     Raises:
         KernelError: Refused.

@@ -1,0 +1,83 @@
+"""Hear it when the ways to other hosts may have changed: their addresses, links and routes.
+
+It says that they may have, and nothing of what they are now (kernel/underlay.py finds out).
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_network
+
+from seaway.kernel import netlink as nl
+from seaway.kernel.observe import SeenLink, links, owned
+from seaway.plan.resources import LOCAL_TABLE, ROUTE_PROTOCOL
+
+_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg, linux/if_addr.h
+_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg, linux/rtnetlink.h
+_AF_INET = 2
+_SCOPE_UNIVERSE = 0
+_IFA_F_TENTATIVE = 0x40  # duplicate address detection is under way: nobody sends from it yet
+_RTN_UNICAST = 1
+_RTM_F_CLONED = 0x200  # what the kernel has learnt of a path, not a route
+
+
+class UnderlayWatch:
+    """Remembers addresses and links that are not ours, to tell news from repetitions.
+
+    Made in the namespace it is about.
+    """
+
+    def __init__(self) -> None:
+        with nl.Netlink() as sock:
+            self._names = {link.index: link.name for link in links(sock)}
+            self._links = {link.index: (link.mtu, link.up) for link in links(sock)}
+            self._addresses: set[tuple[int, bytes]] = set()
+            for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+                self._address_changed(nl.RTM_NEWADDR, body)
+
+    def changed(self, kind: int, body: bytes) -> bool:
+        """May this announcement change how, or from where, other hosts are reached?"""
+        if kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
+            return self._link_changed(kind, body)
+        if kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
+            return self._address_changed(kind, body)
+        return kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE) and _leads_elsewhere(body)
+
+    def _link_changed(self, kind: int, body: bytes) -> bool:
+        link = SeenLink(body)
+        before = self._links.get(link.index)
+        now = (link.mtu, link.up) if kind == nl.RTM_NEWLINK else None
+        if now is None:
+            self._links.pop(link.index, None)
+            self._names.pop(link.index, None)
+        else:
+            self._links[link.index], self._names[link.index] = now, link.name
+        # A link without an address sends nothing of the host's: a container's veth, for one.
+        return before not in (None, now) and any(i == link.index for i, _ in self._addresses)
+
+    def _address_changed(self, kind: int, body: bytes) -> bool:
+        _, _, _, scope, index = _IFADDR.unpack_from(body)
+        found = dict(nl.attrs(body[8:]))
+        raw = found.get(2, found.get(1))  # IFA_LOCAL, else IFA_ADDRESS
+        flags = struct.unpack("=I", found[8])[0] if 8 in found else body[2]  # IFA_FLAGS
+        if raw is None or scope != _SCOPE_UNIVERSE or owned(self._names.get(index, "")):
+            return False
+        known = (index, raw) in self._addresses
+        if kind == nl.RTM_DELADDR:
+            self._addresses.discard((index, raw))
+            return known
+        if known or flags & _IFA_F_TENTATIVE:
+            return False
+        self._addresses.add((index, raw))
+        return True
+
+
+def _leads_elsewhere(body: bytes) -> bool:
+    """Is this about a route to other machines that is not ours?"""
+    family, length, _, _, table, protocol, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)
+    if protocol == ROUTE_PROTOCOL or table == LOCAL_TABLE or kind != _RTN_UNICAST:
+        return False
+    unspecified = bytes(4 if family == _AF_INET else 16)
+    to = ip_network((dict(nl.attrs(body[12:])).get(1, unspecified), length))  # RTA_DST
+    every_link_has_it = to.is_link_local or to.is_multicast
+    return not flags & _RTM_F_CLONED and not every_link_has_it
