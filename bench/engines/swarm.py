@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bench.engines.by_hand import Ends
 from bench.engines.docker import Docker
+from bench.programs import Failed
 from seaway.lab.topology import Machine
 
 NETWORK = "far"
@@ -36,10 +37,8 @@ class Swarm:
             members = [stack.enter_context(Docker.running(m, binary)) for m in machines]
             swarm = cls(members, addresses)
             swarm._form()
-            # A member that starts again would wait for the other one.
             for member in members:
-                stack.callback(member.command, "swarm", "leave", "--force")
-                stack.callback(_empty, member)
+                stack.callback(_leave, member)
             yield swarm
 
     def _form(self) -> None:
@@ -52,7 +51,12 @@ class Swarm:
         self.first.command("network", "create", "--driver", "overlay", "--attachable", NETWORK)
 
 
-def _empty(member: Docker) -> None:
-    """Remove all containers, so that none keeps its network."""
-    if containers := member.command("ps", "--all", "--quiet").split():
-        member.command("rm", "--force", *containers)
+def _leave(member: Docker) -> None:
+    """Remove all containers, so that none keeps its network, and leave the swarm.
+
+    Ctrl-C may have ended the daemon already; then the lab takes the rest down.
+    """
+    with suppress(Failed):
+        if containers := member.command("ps", "--all", "--quiet").split():
+            member.command("rm", "--force", *containers)
+        member.command("swarm", "leave", "--force")
