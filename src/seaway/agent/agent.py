@@ -13,12 +13,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from seaway import __version__
 from seaway.agent import networks
 from seaway.agent.bindings import Bindings
+from seaway.agent.cluster import ClusterService
 from seaway.agent.core import Core, load_site
 from seaway.agent.drift import DriftMonitor
 from seaway.agent.events import Events
+from seaway.agent.ground import Ground
 from seaway.agent.guests import Neighbours
+from seaway.agent.member import MemberFolder
 from seaway.agent.metrics import Collector
 from seaway.agent.names import Names
+from seaway.agent.nodes import glance
+from seaway.agent.nodes import problems as node_problems
 from seaway.agent.reconcile import Plans, Reconciler
 from seaway.agent.restore import restore
 from seaway.agent.state import State
@@ -40,6 +45,7 @@ class Settings:
 
     state_dir: Path
     run_dir: Path
+    node_name: str = ""
     podman_root: Path | None = None
     image_store: Path | None = None
 
@@ -68,13 +74,21 @@ class Agent:
             host=facts,
             site=load_site(settings.state_dir),
             run_dir=settings.run_dir,
+            ground=Ground(),
             taken=lambda: surroundings.taken(self._applier.netlink),
             local=lambda: surroundings.local_addresses(self._applier.netlink),
+        )
+        self.cluster = ClusterService(
+            self.core, MemberFolder(settings.state_dir), settings.node_name
         )
         self.watch = ContainerWatch(self.core, lambda: podman.container_ids(self.engine))
         self.neighbours = Neighbours(self.core, self._applier.netlink)
         self.drift = DriftMonitor(
-            lambda: kernel.known, self._applier.ports, self._drifted, self.neighbours.kick
+            lambda: kernel.known,
+            self._applier.ports,
+            self._drifted,
+            self.neighbours.kick,
+            self._ground_changed,
         )
         self._registry = CollectorRegistry()
         self._registry.register(Collector(self))
@@ -87,10 +101,11 @@ class Agent:
         """
         if self.core.host.ipv6:
             surroundings.keep_router_advertisements()
+        await self.cluster.prepare()
         await networks.ensure_predefined(self.core)
-        restore(self.core)
+        await restore(self.core)
         self.core.kernel.try_audit("start")
-        self.core.names.networks(self.core.state.networks.values(), ipv6=self.core.host.ipv6)
+        self.core.names.networks(self.core.served(), ipv6=self.core.host.ipv6)
         for sandbox in self.core.state.sandboxes.values():
             self.core.index(sandbox)  # now that the namespaces which a reboot took are back
             self.core.names.put(sandbox, self.core.state.attachments(sandbox.id))
@@ -103,6 +118,7 @@ class Agent:
             "reconcile": self.core.kernel.run,
             "drift": self.drift.run,
             "containers": self.watch.run,
+            "cluster": self.cluster.run,
             "neighbours": self.neighbours.run,
         }
 
@@ -112,6 +128,11 @@ class Agent:
         return podman.find(
             self.settings.podman_root, self.settings.run_dir, self.settings.image_store
         )
+
+    def _ground_changed(self) -> None:
+        """Other hosts may be reached in another way than before."""
+        if self.core.cluster is not None:
+            self.core.cluster.overlay.underlay_changed()
 
     def _drifted(self, why: str) -> None:
         """A link that went may have gone with its namespace, and whatever ran there."""
@@ -143,7 +164,10 @@ class Agent:
         ]
         if self.neighbours.error:
             problems.append({"object": "firewall", "error": self.neighbours.error})
+        ship = self.core.cluster
+        problems += node_problems(ship) if ship is not None else []
         return {
+            "cluster": glance(ship) if ship is not None else None,
             "version": __version__,
             "healthy": not problems,
             "problems": problems,
@@ -188,6 +212,7 @@ class Agent:
 
     def close(self) -> None:
         """Let go of sockets.  Containers, links, rules and ports in the kernel stay."""
+        self.core.ground.close()
         self.core.kernel.close()
         self.core.bindings.close()
         self._applier.close()

@@ -18,12 +18,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
 
 from seaway import __version__, errors
-from seaway.agent import networks, sandboxes
+from seaway.agent import networks, nodes, sandboxes
 from seaway.agent.agent import Agent
 from seaway.agent.requests import (
     ConnectRequest,
     DisconnectRequest,
+    DrainRequest,
     EndpointRequest,
+    InitRequest,
+    JoinClusterRequest,
+    LeaveRequest,
     NetworkRequest,
     SandboxRequest,
     StartedRequest,
@@ -138,6 +142,65 @@ async def _status(agent: Agent, _request: Request, _body: None) -> Any:
     return agent.status()
 
 
+# -- clusters
+
+
+async def _cluster(agent: Agent, _request: Request, _body: None) -> Any:
+    return await nodes.cluster_view(agent.core.cluster)
+
+
+async def _init_cluster(agent: Agent, _request: Request, body: InitRequest) -> Any:
+    ship = await agent.cluster.init(body)
+    made = {"cluster": ship.member.cluster, "host": ship.member.name}
+    return made | await nodes.token(ship)
+
+
+async def _join_cluster(agent: Agent, _request: Request, body: JoinClusterRequest) -> Any:
+    ship = await agent.cluster.join(body)
+    return {
+        "cluster": ship.member.cluster,
+        "host": ship.member.name,
+        "number": ship.member.number,
+        "hosts": len(ship.commons.hosts),
+    }
+
+
+async def _leave_cluster(agent: Agent, _request: Request, body: LeaveRequest) -> Any:
+    return {"cluster": await agent.cluster.leave(force=body.force)}
+
+
+async def _token(agent: Agent, _request: Request, _body: None) -> Any:
+    return await nodes.token(nodes.require_member(agent.core))
+
+
+async def _rotate_token(agent: Agent, _request: Request, _body: None) -> Any:
+    return await nodes.rotate_token(nodes.require_member(agent.core))
+
+
+async def _rotate_keys(agent: Agent, _request: Request, _body: None) -> Any:
+    return {"generation": await nodes.rotate_keys(nodes.require_member(agent.core))}
+
+
+async def _nodes(agent: Agent, _request: Request, _body: None) -> Any:
+    return await nodes.nodes_view(nodes.require_member(agent.core))
+
+
+async def _node(agent: Agent, request: Request, _body: None) -> Any:
+    ship = nodes.require_member(agent.core)
+    return await nodes.node_view(ship, request.path_params["name"])
+
+
+async def _drain(agent: Agent, request: Request, body: DrainRequest) -> Any:
+    ship = nodes.require_member(agent.core)
+    return {"name": (await nodes.drain(ship, request.path_params["name"], undo=body.undo)).name}
+
+
+async def _remove_node(agent: Agent, request: Request, _body: None) -> Any:
+    ship = nodes.require_member(agent.core)
+    force = request.query_params.get("force") == "true"
+    return {"removed": (await nodes.remove(ship, request.path_params["name"], force=force)).name}
+
+
 async def _plan(agent: Agent, _request: Request, _body: None) -> Any:
     return {"lines": (await agent.core.kernel.look_aside()).lines()}
 
@@ -206,6 +269,17 @@ ROUTES: tuple[Endpoint, ...] = (
     Endpoint("POST", "/v1/sandboxes/{name}/up", _up, "Get ready to be started again"),
     Endpoint("POST", "/v1/sandboxes/{name}/started", _started, "Its process runs", StartedRequest),
     Endpoint("POST", "/v1/sandboxes/{name}/stopped", _stopped, "Its process has ended"),
+    Endpoint("GET", "/v1/cluster", _cluster, "Describe the cluster as this host sees it"),
+    Endpoint("POST", "/v1/cluster", _init_cluster, "Make a cluster of this host", InitRequest),
+    Endpoint("POST", "/v1/cluster/join", _join_cluster, "Join a cluster", JoinClusterRequest),
+    Endpoint("POST", "/v1/cluster/leave", _leave_cluster, "Leave the cluster", LeaveRequest),
+    Endpoint("GET", "/v1/cluster/token", _token, "Return the join token"),
+    Endpoint("POST", "/v1/cluster/token/rotate", _rotate_token, "Replace the join token"),
+    Endpoint("POST", "/v1/cluster/keys/rotate", _rotate_keys, "Have all hosts make new keys"),
+    Endpoint("GET", "/v1/nodes", _nodes, "List the cluster's hosts"),
+    Endpoint("GET", "/v1/nodes/{name}", _node, "Describe a host"),
+    Endpoint("POST", "/v1/nodes/{name}/drain", _drain, "Drain a host", DrainRequest),
+    Endpoint("DELETE", "/v1/nodes/{name}", _remove_node, "Remove a host; ?force=true if it lives"),
     Endpoint("GET", "/v1/status", _status, "What is applied, what failed and why"),
     Endpoint("GET", "/v1/plan", _plan, "What would change in the kernel, and why"),
     Endpoint("GET", "/v1/events", _events, "What happened; ?follow=true streams, ?since=SECONDS"),

@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seaway.agent.bindings import Bindings
 from seaway.agent.events import Events
+from seaway.agent.ground import Ground
 from seaway.agent.names import Names
 from seaway.agent.reconcile import Plans, Reconciler
 from seaway.agent.state import State
@@ -21,11 +23,14 @@ from seaway.errors import StoreError
 from seaway.ipam.pools import Taken, site_prefix
 from seaway.kernel import netns
 from seaway.kernel.processes import alive
-from seaway.model.network import Address, NetworkId
+from seaway.model.network import Address, Driver, Network, NetworkId
 from seaway.model.sandbox import Phase, Sandbox, SandboxId
 from seaway.plan.host import HostFacts, plan_host
 from seaway.plan.networks import plan_network
-from seaway.plan.sandboxes import plan_sandbox
+from seaway.plan.sandboxes import Attachment, plan_sandbox
+
+if TYPE_CHECKING:
+    from seaway.agent.membership import Membership
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,11 +39,13 @@ class Core:
 
     Attributes:
         run_dir: Sockets, namespaces, pid files: gone after a reboot.
+        ground: Tells how the kernel sends to other hosts.
         taken: Lists what this host's routes and resolvers use, afresh at each call.
         local: Lists this host's own addresses, likewise.
         cursors: Where the last address search of each subnet ended.
         failures: Why a sandbox's ports could not be bound.
         attached: Sandboxes by their namespace's inode; ask holder_of().
+        cluster: This host's part in a cluster; None while it is by itself.
     """
 
     state: State
@@ -50,10 +57,12 @@ class Core:
     site: IPv6Network
     run_dir: Path
     taken: Callable[[], list[Taken]]
+    ground: Ground
     local: Callable[[], set[Address]] = set
     cursors: dict[tuple[NetworkId, int], Address] = field(default_factory=dict)
     failures: dict[SandboxId, str] = field(default_factory=dict)
     attached: dict[int, SandboxId] = field(default_factory=dict)
+    cluster: Membership | None = None
     _locks: dict[str, tuple[asyncio.Lock, int]] = field(default_factory=dict)  # and its users
 
     @contextlib.asynccontextmanager
@@ -99,21 +108,40 @@ class Core:
         if found is None:
             await self.kernel.change(f"sandbox/{sandbox}", ())
             return
-        attachments = self.state.attachments(sandbox)
+        attachments = self._usable(sandbox)
         if reachable(found):
             await self.kernel.change(
                 f"sandbox/{sandbox}", plan_sandbox(found, attachments, self.host)
             )
         self.names.put(found, attachments)
 
+    def _usable(self, sandbox: SandboxId) -> tuple[Attachment, ...]:
+        """Return a sandbox's attachments, but none whose address another host has by now."""
+        found = self.state.attachments(sandbox)
+        if self.cluster is None or not self.cluster.lost:
+            return found
+        return tuple(a for a in found if a.endpoint.id not in self.cluster.lost)
+
+    def served(self) -> list[Network]:
+        """List the networks of this host itself, and those of the cluster that it takes part in."""
+        part = self.cluster.taking_part if self.cluster is not None else frozenset()
+        return [
+            n
+            for n in self.state.networks.values()
+            if n.driver is not Driver.OVERLAY or n.id in part
+        ]
+
     def plans(self) -> Plans:
         """Plan everything this host should have."""
         plans = {"host": plan_host(self.host)}
         for network in self.state.networks.values():
-            plans[f"network/{network.id}"] = plan_network(network, self.host)
+            if network.driver is not Driver.OVERLAY:
+                plans[f"network/{network.id}"] = plan_network(network, self.host)
+        if self.cluster is not None:
+            plans |= self.cluster.plans()
         for sandbox in self.state.sandboxes.values():
             if reachable(sandbox):
-                attachments = self.state.attachments(sandbox.id)
+                attachments = self._usable(sandbox.id)
                 plans[f"sandbox/{sandbox.id}"] = plan_sandbox(sandbox, attachments, self.host)
         return plans
 

@@ -11,8 +11,9 @@ from seaway.dns.scope import Member
 from seaway.dns.server import DnsServer
 from seaway.errors import KernelError
 from seaway.kernel import netns
+from seaway.model.cluster import Announced
 from seaway.model.network import Address, Network
-from seaway.model.sandbox import Phase, Sandbox
+from seaway.model.sandbox import EndpointId, Phase, Sandbox
 from seaway.plan.sandboxes import Attachment, gateway_order
 
 INSIDE = IPv4Address("127.0.0.11")
@@ -91,6 +92,21 @@ class Names:
         self._directory.put(sandbox.id, members, servers, forwards=way_out or bool(servers))
         if resolver_of(attachments) == INSIDE:
             self._listen_inside(sandbox)
+
+    def announce(self, endpoint: Announced, network: str) -> None:
+        """Answer for an endpoint of another host, on the network of this name."""
+        member = Member(
+            owner=endpoint.id,
+            network=network,
+            names=endpoint.names,
+            v4=(endpoint.v4,) if endpoint.v4 else (),
+            v6=(endpoint.v6,) if endpoint.v6 else (),
+        )
+        self._directory.put(endpoint.id, (member,), asks=False)
+
+    def withdraw(self, endpoint: EndpointId) -> None:
+        """Answer for it no more."""
+        self._directory.remove(endpoint)
 
     def remove(self, sandbox: Sandbox) -> None:
         """Answer for it no more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from seaway.agent.core import Core, new_id, now
 from seaway.agent.requests import (
@@ -13,13 +14,17 @@ from seaway.agent.requests import (
     parse_prefix,
 )
 from seaway.agent.state import Change
-from seaway.errors import Conflict, InvalidSpec, SeawayError
+from seaway.errors import Conflict, InvalidSpec, SeawayError, Unsupported
 from seaway.ipam.pools import Taken
 from seaway.ipam.subnets import Wanted, assemble
 from seaway.kernel import surroundings
 from seaway.model.names import check_new_name
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
 from seaway.plan.networks import plan_network
+from seaway.store import keys
+
+if TYPE_CHECKING:
+    from seaway.agent.membership import Membership
 
 
 async def create(core: Core, request: NetworkRequest) -> Network:
@@ -38,6 +43,8 @@ async def create(core: Core, request: NetworkRequest) -> Network:
     options = parse_options(request.options)
     if driver is Driver.MACVLAN and (parent := options.get("parent")):
         surroundings.require_link(parent)
+    if driver is Driver.OVERLAY:
+        await _require_cluster(core).session.freshen(keys.NETWORK_TURN)
     network = Network(
         id=NetworkId(new_id()),
         name=request.name,
@@ -48,7 +55,23 @@ async def create(core: Core, request: NetworkRequest) -> Network:
         labels=request.labels,
         created=now(),
     )
+    if network.driver is Driver.OVERLAY:
+        _require_cluster(core).require_carrier(network)
     return await _install(core, network)
+
+
+def _require_cluster(core: Core) -> Membership:
+    """Return this host's part in its cluster.
+
+    Raises:
+        Unsupported: It is in none; says how to make one.
+    """
+    if core.cluster is None:
+        raise Unsupported(
+            "an overlay network spans the hosts of a cluster, and this host is in none: "
+            "make one with 'seaway cluster init', or join one"
+        )
+    return core.cluster
 
 
 async def ensure_predefined(core: Core) -> None:
@@ -59,7 +82,7 @@ async def ensure_predefined(core: Core) -> None:
         subnets = (
             _subnets(core, NetworkRequest(name=name), driver) if driver is Driver.BRIDGE else ()
         )
-        core.state.commit(
+        await core.state.commit(
             Change(
                 put=[
                     Network(
@@ -75,15 +98,19 @@ async def ensure_predefined(core: Core) -> None:
 
 
 async def _install(core: Core, network: Network) -> Network:
-    core.state.commit(Change(put=[network]))
+    await core.state.commit(Change(put=[network]))
+    if network.driver is Driver.OVERLAY:
+        # Nothing is on it yet: each host makes it when it needs it.
+        core.events.add("network_created", network.name, driver=network.driver)
+        return network
     try:
         await core.kernel.change(f"network/{network.id}", plan_network(network, core.host))
     except BaseException:
         with suppress(SeawayError):  # the first error is the one to tell
-            core.state.commit(Change(delete=[network]))
+            await core.state.commit(Change(delete=[network]))
         core.kernel.kick(f"{network.name}: create failed")
         raise
-    core.names.networks(core.state.networks.values(), ipv6=core.host.ipv6)
+    core.names.networks(core.served(), ipv6=core.host.ipv6)
     core.events.add("network_created", network.name, driver=network.driver)
     return network
 
@@ -102,6 +129,9 @@ def _subnets(core: Core, request: NetworkRequest, driver: Driver) -> tuple[Subne
         ipv4=request.ipv4,
         ipv6=request.ipv6,
     )
+    if driver is Driver.OVERLAY:
+        cluster = _require_cluster(core)
+        return assemble(wanted, cluster.site, [*core.taken(), *_own(core), *cluster.taken()])
     return assemble(wanted, core.site, [*core.taken(), *_own(core)])
 
 
@@ -124,16 +154,21 @@ async def remove(core: Core, name: str) -> Network:
     if network.name in PREDEFINED:
         raise Conflict(f"network {network.name!r} is always there and cannot be removed")
     users = sorted({core.state.sandboxes[e.sandbox].name for e in core.state.members(network.id)})
+    if not users and network.driver is Driver.OVERLAY:
+        users = await _require_cluster(core).members_elsewhere(network.id)
     if users:
         raise Conflict(
             f"network {network.name!r} is in use by {', '.join(users[:5])}"
             f"{f' and {len(users) - 5} more' if len(users) > 5 else ''}: "
             "remove those, or disconnect them first"
         )
-    core.state.commit(Change(delete=[network]))
-    core.names.forget_network(network)
-    core.names.networks(core.state.networks.values(), ipv6=core.host.ipv6)
-    await core.kernel.change(f"network/{network.id}", ())
+    await core.state.commit(Change(delete=[network]))
+    if network.driver is Driver.OVERLAY:
+        await _require_cluster(core).forget_network(network)
+    else:
+        core.names.forget_network(network)
+        core.names.networks(core.served(), ipv6=core.host.ipv6)
+        await core.kernel.change(f"network/{network.id}", ())
     core.events.add("network_removed", network.name)
     return network
 
@@ -143,6 +178,7 @@ async def prune(core: Core) -> list[str]:
     gone = []
     for network in list(core.state.networks.values()):
         if network.name not in PREDEFINED and not any(core.state.members(network.id)):
-            await remove(core, network.name)
-            gone.append(network.name)
+            with suppress(Conflict):  # containers of other hosts are on it
+                await remove(core, network.id)
+                gone.append(network.name)
     return sorted(gone)

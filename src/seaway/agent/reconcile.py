@@ -90,9 +90,19 @@ class Reconciler:
         Raises:
             KernelError: Refused.  An audit is on its way that puts the kernel right.
         """
-        plan = diff(resources, self._applied.get(name, ()))
+        await self.change_all({name: resources})
+
+    async def change_all(self, plans: Mapping[str, tuple[Resource, ...]]) -> None:
+        """Do what change() does for several objects in one step.
+
+        What one of them had and another has now is changed and never missing in between.
+        """
+        had = [item for name in plans for item in self._applied.get(name, ())]
+        plan = diff([item for resources in plans.values() for item in resources], had)
         if not plan:
+            self._remember_all(plans)
             return
+        name = next(iter(plans))
         self._changes += 1
         for item in plan.delete:
             self.known.pop(item.key, None)
@@ -101,7 +111,7 @@ class Reconciler:
         except SeawayError as err:
             await self._try_in_full(name, plan, err)
             return
-        self._remember(name, resources)
+        self._remember_all(plans)
         if doomed:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._remover, self._applier.remove_links, doomed)
@@ -151,6 +161,10 @@ class Reconciler:
         if inner:
             self._changes += 1
             self._applier.apply(Diff(delete=inner))
+
+    def _remember_all(self, plans: Mapping[str, tuple[Resource, ...]]) -> None:
+        for name, resources in plans.items():
+            self._remember(name, resources)
 
     def _remember(self, name: str, resources: tuple[Resource, ...]) -> None:
         if resources:

@@ -32,6 +32,40 @@ class NetworkRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class InitRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Make a cluster.  *etcd* names somebody else's store, with PEM texts for its TLS."""
+
+    advertise: list[str] = []
+    stores: int = 3
+    port: int = 7900
+    lease: int = 20
+    etcd: list[str] = []
+    etcd_ca: str = ""
+    etcd_cert: str = ""
+    etcd_key: str = ""
+
+
+class JoinClusterRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Join a cluster by way of one of its hosts."""
+
+    token: str
+    address: str
+    port: int = 7900
+    advertise: list[str] = []
+
+
+class LeaveRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Leave the cluster."""
+
+    force: bool = False
+
+
+class DrainRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Drain a host, or undo that."""
+
+    undo: bool = False
+
+
 class EndpointRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Attach to one network."""
 

@@ -14,7 +14,7 @@ from seaway.model.sandbox import Sandbox
 log = structlog.get_logger()
 
 
-def restore(core: Core) -> None:
+async def restore(core: Core) -> None:
     """Bind the published ports again.
 
     A port that somebody took while the agent was away is reported by status()
@@ -22,10 +22,10 @@ def restore(core: Core) -> None:
     """
     for sandbox in list(core.state.sandboxes.values()):
         if serves(sandbox) and sandbox.asked:
-            _bind(core, sandbox)
+            await _bind(core, sandbox)
 
 
-def _bind(core: Core, sandbox: Sandbox) -> None:
+async def _bind(core: Core, sandbox: Sandbox) -> None:
     try:
         before = sandbox.published or sandbox.earlier
         published = core.bindings.bind(sandbox.id, sandbox.name, sandbox.asked, before)
@@ -36,4 +36,5 @@ def _bind(core: Core, sandbox: Sandbox) -> None:
         published = ()
     if published != sandbox.published:
         earlier = sandbox.published or sandbox.earlier
-        core.state.commit(Change(put=[replace(sandbox, published=published, earlier=earlier)]))
+        changed = replace(sandbox, published=published, earlier=earlier)
+        await core.state.commit(Change(put=[changed]))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
+from seaway.agent import addressing
+from seaway.agent.addressing import Wants
 from seaway.agent.core import Core, new_id, now, serves
 from seaway.agent.requests import (
     EndpointRequest,
     SandboxRequest,
+    parse_address,
     parse_dns,
     parse_ports,
     wanted_v4,
     wanted_v6,
 )
-from seaway.agent.state import Change
+from seaway.agent.session import Taken
+from seaway.agent.state import Change, Item
 from seaway.errors import Conflict, InvalidSpec, NotFound, SeawayError
-from seaway.ipam.addresses import allocate, claim
 from seaway.kernel import netns, surroundings
 from seaway.kernel.processes import start_time
 from seaway.model.names import check_new_name, mac_for
-from seaway.model.network import Address, Driver, Network
+from seaway.model.network import Driver, Network
 from seaway.model.nicknames import nickname
 from seaway.model.ports import PortSpec, PublishedPort
 from seaway.model.sandbox import (
@@ -32,6 +35,10 @@ from seaway.model.sandbox import (
     SandboxId,
     endpoint_id,
 )
+from seaway.store import keys
+
+_TRIES: Final = 8
+"""How often another host may be faster before the user hears of it."""
 
 
 async def create(core: Core, request: SandboxRequest) -> Sandbox:
@@ -66,15 +73,7 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
         created=now(),
     )
     _check_ports_usable(core, request, specs)
-    endpoints = _endpoints(core, sandbox, request.networks)
-    specs = tuple(spec.narrowed(_reachable_by(core, endpoints)) for spec in specs)
-    published = core.bindings.bind(identity, name, specs)
-    sandbox = replace(sandbox, asked=specs, published=published)
-    try:
-        core.state.commit(Change(put=[sandbox, *endpoints]))
-    except BaseException:
-        core.bindings.release(identity)
-        raise
+    sandbox = await _commit_new(core, sandbox, request)
     core.index(sandbox)  # before anybody else gets a turn
     try:
         await core.sync(identity)
@@ -85,6 +84,47 @@ async def create(core: Core, request: SandboxRequest) -> Sandbox:
     core.index(sandbox)  # by now a namespace of our making is there too
     core.events.add("sandbox_created", name, networks=",".join(r.network for r in request.networks))
     return sandbox
+
+
+async def _commit_new(core: Core, sandbox: Sandbox, request: SandboxRequest) -> Sandbox:
+    """Find addresses and ports for a new sandbox, and write it all down."""
+    wants = Wants()
+    while True:
+        wants.claim.clear()
+        endpoints = await _endpoints(core, sandbox, request.networks, wants)
+        specs = tuple(spec.narrowed(_reachable_by(core, endpoints)) for spec in sandbox.asked)
+        published = core.bindings.bind(sandbox.id, sandbox.name, specs)
+        fresh = replace(sandbox, asked=specs, published=published)
+        try:
+            await core.state.commit(Change(put=[fresh, *endpoints], claim=wants.claim))
+        except Taken as err:
+            core.bindings.release(sandbox.id)
+            await _try_again(core, err, wants, request.networks)
+        except BaseException:
+            core.bindings.release(sandbox.id)
+            raise
+        else:
+            return fresh
+
+
+async def _try_again(
+    core: Core, err: Taken, wants: Wants, requests: Iterable[EndpointRequest]
+) -> None:
+    """Another host was faster: choose anew, unless what it took was asked for by name.
+
+    Raises:
+        Taken: *err*.
+    """
+    kind, _, what = err.key.removeprefix(f"{keys.ROOT}/").partition("/")
+    asked = {text for r in requests for text in (r.ip, r.ip6)}
+    address = what.rpartition("/")[2]
+    if kind == "addresses" and address not in asked and len(wants.avoid) < _TRIES:
+        wants.avoid.add(parse_address("address", address))
+    elif kind == "blocks" and core.cluster and wants.races < _TRIES:
+        wants.races += 1
+        await core.cluster.session.freshen(err.key.rpartition("/")[0] + "/")
+    else:
+        raise err
 
 
 def _reachable_by(core: Core, endpoints: Iterable[Endpoint]) -> set[int]:
@@ -139,7 +179,9 @@ def _check_ports_usable(core: Core, request: SandboxRequest, specs: Sequence[Por
 # -- endpoints --------------------------------------------------------------------------------
 
 
-def _endpoints(core: Core, sandbox: Sandbox, requests: Iterable[EndpointRequest]) -> list[Endpoint]:
+async def _endpoints(
+    core: Core, sandbox: Sandbox, requests: Iterable[EndpointRequest], wants: Wants
+) -> list[Endpoint]:
     """Give *sandbox* an endpoint on each network asked for; commits nothing."""
     made: list[Endpoint] = []
     # What is attached may have links that are not ours.
@@ -150,16 +192,17 @@ def _endpoints(core: Core, sandbox: Sandbox, requests: Iterable[EndpointRequest]
             raise InvalidSpec(f"network {network.name!r} is named twice")
         ours = [a.endpoint.ifname for a in core.state.attachments(sandbox.id)]
         taken = [*there, *ours, *(e.ifname for e in made)]
-        made.append(_endpoint(core, sandbox, network, request, taken))
+        made.append(await _endpoint(core, sandbox, network, request, taken, wants))
     return made
 
 
-def _endpoint(
+async def _endpoint(
     core: Core,
     sandbox: Sandbox,
     network: Network,
     request: EndpointRequest,
     ifnames: Sequence[str],
+    wants: Wants,
 ) -> Endpoint:
     if network.driver in (Driver.HOST, Driver.NONE):
         raise InvalidSpec(
@@ -168,6 +211,9 @@ def _endpoint(
         )
     if request.ifname and request.ifname in ifnames:
         raise Conflict(f"there is an interface {request.ifname!r} in {sandbox.name} already")
+    if network.driver is Driver.OVERLAY:
+        assert core.cluster is not None, "a network of a cluster is known only to its members"
+        await core.cluster.take_part(network)
     identity = endpoint_id(sandbox.id, network.id)
     v4, v6 = wanted_v4(request), wanted_v6(request)
     if v6 is not None and not sandbox.ipv6:
@@ -179,37 +225,14 @@ def _endpoint(
         ifname=request.ifname
         or next(f"eth{n}" for n in range(len(ifnames) + 1) if f"eth{n}" not in ifnames),
         mac=request.mac.lower().replace("-", ":") or mac_for(identity),
-        v4=_v4(_address(core, network, 4, v4)),
-        v6=_v6(_address(core, network, 6, v6)) if sandbox.ipv6 else None,
+        v4=addressing.v4(await addressing.address(core, network, 4, v4, wants)),
+        v6=addressing.v6(await addressing.address(core, network, 6, v6, wants))
+        if sandbox.ipv6
+        else None,
         static=v4 is not None or v6 is not None,
         aliases=tuple(request.aliases),
         gw_priority=request.gw_priority,
     )
-
-
-def _address(core: Core, network: Network, version: int, wanted: Address | None) -> Address | None:
-    subnet = network.subnet(version)
-    if subnet is None or (version == 6 and not core.host.ipv6):
-        if wanted is not None:
-            raise InvalidSpec(f"network {network.name!r} has no IPv{version} subnet for {wanted}")
-        return None
-    held = core.state.holders(network.id)
-    if not network.routed:
-        # The host itself may have an address on the wire that a macvlan shares.
-        held = dict.fromkeys(core.local(), "this host") | dict(held)
-    if wanted is not None:
-        return claim(subnet, held, wanted)
-    found = allocate(subnet, held, core.cursors.get((network.id, version)))
-    core.cursors[network.id, version] = found
-    return found
-
-
-def _v4(address: Address | None) -> IPv4Address | None:
-    return address if isinstance(address, IPv4Address) else None
-
-
-def _v6(address: Address | None) -> IPv6Address | None:
-    return address if isinstance(address, IPv6Address) else None
 
 
 async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
@@ -218,17 +241,29 @@ async def connect(core: Core, name: str, request: EndpointRequest) -> Endpoint:
         network = core.state.network(request.network)
         if any(a.network.id == network.id for a in core.state.attachments(sandbox.id)):
             raise Conflict(f"{sandbox.name!r} is connected to {network.name!r} already")
-        (endpoint,) = _endpoints(core, sandbox, [request])
-        core.state.commit(Change(put=[endpoint]))
+        endpoint = await _commit_endpoint(core, sandbox, request)
         try:
             await core.sync(sandbox.id)
         except BaseException:
             with contextlib.suppress(SeawayError):  # the first error is the one to tell
-                core.state.commit(Change(delete=[endpoint]))
+                await core.state.commit(Change(delete=[endpoint]))
             core.kernel.kick(f"{sandbox.name}: connect failed")
             raise
     core.events.add("endpoint_connected", sandbox.name, network=network.name)
     return endpoint
+
+
+async def _commit_endpoint(core: Core, sandbox: Sandbox, request: EndpointRequest) -> Endpoint:
+    wants = Wants()
+    while True:
+        wants.claim.clear()
+        (endpoint,) = await _endpoints(core, sandbox, [request], wants)
+        try:
+            await core.state.commit(Change(put=[endpoint], claim=wants.claim))
+        except Taken as err:
+            await _try_again(core, err, wants, [request])
+        else:
+            return endpoint
 
 
 async def disconnect(core: Core, name: str, network_name: str) -> None:
@@ -240,18 +275,20 @@ async def disconnect(core: Core, name: str, network_name: str) -> None:
         ]
         if not found:
             raise NotFound(f"{sandbox.name!r} is not connected to {network.name!r}")
-        _forget_endpoints(core, sandbox, found)
+        await _forget_endpoints(core, sandbox, found)
         await core.sync(sandbox.id)
     core.events.add("endpoint_disconnected", sandbox.name, network=network.name)
 
 
-def _forget_endpoints(
+async def _forget_endpoints(
     core: Core, sandbox: Sandbox, endpoints: Sequence[Endpoint], *, whole: bool = False
 ) -> None:
     """Delete *endpoints* from the state; with the sandbox itself if it goes as a *whole*."""
     try:
         core.kernel.drop_inner_links(f"sandbox/{sandbox.id}", {e.ifname for e in endpoints})
-        core.state.commit(Change(delete=[*endpoints, *([sandbox] if whole else [])]))
+        gone: list[Item] = [*endpoints, *([sandbox] if whole else [])]
+        borrowed = core.cluster.borrowed(endpoints) if core.cluster else []
+        await core.state.commit(Change(delete=gone, release=borrowed))
     except SeawayError:
         core.kernel.kick(f"{sandbox.name}: endpoints could not be removed")
         raise
@@ -265,7 +302,7 @@ async def up(core: Core, name: str) -> Sandbox:
     async with _turn(core, name) as found:
         sandbox = found
         if sandbox.phase is Phase.STOPPED:
-            sandbox = _put(core, sandbox, phase=Phase.CREATED, pid=0, started=0)
+            sandbox = await _put(core, sandbox, phase=Phase.CREATED, pid=0, started=0)
         await core.sync(sandbox.id)
     return sandbox
 
@@ -285,7 +322,7 @@ async def started(core: Core, name: str, container: str = "", pid: int = 0) -> S
             getattr(sandbox, key) == value for key, value in fresh.items()
         ):
             return sandbox
-        now_running = _put(core, sandbox, phase=Phase.RUNNING, **fresh)
+        now_running = await _put(core, sandbox, phase=Phase.RUNNING, **fresh)
         await core.sync(sandbox.id)
     if sandbox.phase is not Phase.RUNNING:
         core.events.add("sandbox_started", sandbox.name, pid=pid)
@@ -306,7 +343,7 @@ async def stopped(core: Core, name: str, container: str = "") -> None:
             earlier = sandbox.published or sandbox.earlier
             gone = {"published": (), "earlier": earlier, "pid": 0, "started": 0}
             gone["container"] = container or sandbox.container
-            _put(core, sandbox, phase=Phase.STOPPED, **gone)
+            await _put(core, sandbox, phase=Phase.STOPPED, **gone)
             core.bindings.release(sandbox.id)
             core.failures.pop(sandbox.id, None)
             await core.sync(sandbox.id)
@@ -321,14 +358,14 @@ async def remove(core: Core, name: str) -> Sandbox:
     return sandbox
 
 
-def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
+async def _put(core: Core, sandbox: Sandbox, **changes: object) -> Sandbox:
     """Change a sandbox, binding its ports again if it serves and has none."""
     fresh = replace(sandbox, **changes)  # type: ignore[arg-type]
     to_bind = serves(fresh) and not fresh.published and bool(fresh.asked)
     if to_bind:
         fresh = replace(fresh, published=_bind(core, fresh))
     try:
-        core.state.commit(Change(put=[fresh]))
+        await core.state.commit(Change(put=[fresh]))
     except BaseException:
         if to_bind:
             core.bindings.release(fresh.id)
@@ -355,7 +392,7 @@ async def publish_again(core: Core, name: str) -> None:
     async with _turn(core, name) as sandbox:
         if not lacks_ports(sandbox) or not (found := _bind(core, sandbox)):
             return
-        _put(core, sandbox, published=found)
+        await _put(core, sandbox, published=found)
         await core.sync(sandbox.id)
     core.events.add("ports_published", sandbox.name)
 
@@ -368,7 +405,7 @@ def lacks_ports(sandbox: Sandbox) -> bool:
 async def _forget(core: Core, sandbox: Sandbox) -> None:
     """Never stops half way: what the kernel still has is swept by the next audit."""
     endpoints = [a.endpoint for a in core.state.attachments(sandbox.id)]
-    _forget_endpoints(core, sandbox, endpoints, whole=True)
+    await _forget_endpoints(core, sandbox, endpoints, whole=True)
     core.bindings.release(sandbox.id)
     core.names.remove(sandbox)
     core.failures.pop(sandbox.id, None)

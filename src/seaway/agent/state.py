@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from seaway.errors import Conflict, NotFound
-from seaway.model.network import Address, Network, NetworkId
+from seaway.model.cluster import Block
+from seaway.model.network import Address, Driver, Network, NetworkId
 from seaway.model.sandbox import Endpoint, EndpointId, Sandbox, SandboxId
 from seaway.plan.sandboxes import Attachment
+from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.port import Delete, Put, Store
 
 Item = Network | Sandbox | Endpoint
 
 
+def is_shared(item: Item) -> bool:
+    """Is it one of those that all hosts of a cluster have in common?"""
+    return isinstance(item, Network) and item.driver is Driver.OVERLAY
+
+
 def key_of(item: Item) -> str:
     """Return the store key, e.g. ``/seaway/v1/endpoints/<network>/<endpoint>``."""
     if isinstance(item, Network):
-        return f"/seaway/v1/networks/{item.id}"
+        return keys.network(item.id)
     if isinstance(item, Sandbox):
-        return f"/seaway/v1/sandboxes/{item.id}"
-    return f"/seaway/v1/endpoints/{item.network}/{item.id}"
+        return f"{keys.ROOT}/sandboxes/{item.id}"
+    return f"{keys.ROOT}/endpoints/{item.network}/{item.id}"
 
 
 PREFIX_MIN = 3
@@ -40,6 +49,21 @@ class Change:
 
     put: list[Item] = field(default_factory=list)
     delete: list[Item] = field(default_factory=list)
+    claim: list[Block] = field(default_factory=list)
+    release: list[Block] = field(default_factory=list)
+
+
+class Shared(Protocol):
+    """The part of a change that a whole cluster must agree to."""
+
+    async def commit(self, change: Change) -> None:
+        """Write what others have to know of *change*, before this host believes it.
+
+        Raises:
+            Conflict: Somebody was faster.
+            StoreError: The cluster's store is out of reach, and this cannot do without.
+        """
+        ...
 
 
 class _Holders(Mapping[Address, str]):
@@ -50,7 +74,9 @@ class _Holders(Mapping[Address, str]):
         self._held = held
 
     def __getitem__(self, address: Address) -> str:
-        endpoint = self._state.endpoints[self._held[address]]
+        endpoint = self._state.endpoints.get(self._held[address])
+        if endpoint is None:
+            return "a container that is being made"
         return self._state.sandboxes[endpoint.sandbox].name
 
     def __iter__(self) -> Iterator[Address]:
@@ -67,12 +93,14 @@ class State:
     """Everything that was asked for on this host.
 
     Attributes:
-        networks, sandboxes, endpoints: By id.
+        networks, sandboxes, endpoints: By id.  Networks of the whole cluster are among them.
+        shared: Who has to agree to a change first; None on a host by itself.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._revisions: dict[str, int] = {}
+        self.shared: Shared | None = None
         self.networks: dict[NetworkId, Network] = {}
         self.sandboxes: dict[SandboxId, Sandbox] = {}
         self.endpoints: dict[EndpointId, Endpoint] = {}
@@ -97,8 +125,8 @@ class State:
         """
         if found := self.networks.get(NetworkId(name)):
             return found
-        if called := self._network_names.get(name):
-            return self.networks[called]
+        if found := self.networks.get(self._network_names.get(name, NetworkId(""))):
+            return found
         hits = [n for i, n in self.networks.items() if i.startswith(name)]
         if len(name) >= PREFIX_MIN and len(hits) == 1:
             return hits[0]
@@ -116,8 +144,8 @@ class State:
         """
         if found := self.sandboxes.get(SandboxId(name)):  # callers inside know ids: no searching
             return found
-        if called := self._sandbox_names.get(name):
-            return self.sandboxes[called]
+        if found := self.sandboxes.get(self._sandbox_names.get(name, SandboxId(""))):
+            return found
         hits = [
             s
             for i, s in self.sandboxes.items()
@@ -151,28 +179,90 @@ class State:
 
     # -- changing -------------------------------------------------------------------------
 
-    def commit(self, change: Change) -> None:
-        """Write *change* to the store, and only then here.
+    async def commit(self, change: Change) -> None:
+        """Write *change* to the stores, and only then here.
 
         Raises:
             Conflict: Another writer was faster.
-            StoreError: The store is away or full; nothing has changed.
+            StoreError: A store is away or full; nothing has changed.
         """
-        writes: list[Put | Delete] = [Delete(key_of(item)) for item in change.delete]
-        puts = {key_of(item): item for item in change.put}
+        with self._reserved(change.put):
+            if self.shared is not None:
+                await self.shared.commit(change)
+            self._write(change)
+
+    def _write(self, change: Change) -> None:
+        """Networks of the whole cluster are in its own store, and not in this host's."""
+        gone = [item for item in change.delete if not is_shared(item)]
+        puts = {key_of(item): item for item in change.put if not is_shared(item)}
+        writes: list[Put | Delete] = [Delete(key_of(item)) for item in gone]
         writes += [Put(k, encode(v), self._revisions.get(k, 0)) for k, v in puts.items()]
-        revision = self._store.commit(writes)
+        if writes:
+            revision = self._store.commit(writes)
+            self._revisions.update(dict.fromkeys(puts, revision))
         for item in change.delete:
             self._revisions.pop(key_of(item), None)
             self._drop(item)
-        for key, item in puts.items():
-            self._revisions[key] = revision
+        for item in change.put:
             self._put(item)
+
+    def learn(self, network: Network) -> None:
+        """Take up a network that the cluster has."""
+        self._put(network)
+
+    def unlearn(self, network: NetworkId) -> None:
+        """Forget a network that the cluster has no more.  Endpoints of ours on it stay."""
+        if found := self.networks.get(network):
+            self._drop(found)
+
+    async def forget_endpoint(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint whose network has gone."""
+        await self.commit(Change(delete=[endpoint]))
+
+    def records(self) -> dict[str, bytes]:
+        """Return everything that is this host's alone, by key, as it is stored."""
+        own: list[Item] = [n for n in self.networks.values() if not is_shared(n)]
+        own += [*self.sandboxes.values(), *self.endpoints.values()]
+        return {key_of(item): encode(item) for item in own}
+
+    @contextmanager
+    def _reserved(self, items: list[Item]) -> Iterator[None]:
+        """Keep names and addresses from others while the stores are asked.
+
+        Raises:
+            Conflict: One is taken, or somebody else is about to take it.
+        """
+        undo: list[Callable[[], object]] = []
+        try:
+            for item in items:
+                self._reserve(item, undo)
+            yield
+        except BaseException:
+            for step in undo:
+                step()
+            raise
+
+    def _reserve(self, item: Item, undo: list[Callable[[], object]]) -> None:
+        if isinstance(item, Endpoint):
+            held = self._held.setdefault(item.network, {})
+            for address in item.addresses:
+                if held.setdefault(address, item.id) != item.id:
+                    raise Conflict(f"address {address} has just been taken: try again")
+                if item.id not in self.endpoints:
+                    undo.append(lambda a=address, h=held: h.pop(a, None))  # type: ignore[misc]
+            return
+        names: dict[str, SandboxId] | dict[str, NetworkId] = (
+            self._sandbox_names if isinstance(item, Sandbox) else self._network_names
+        )
+        if item.name not in names:
+            undo.append(lambda: names.pop(item.name, None))
+        if names.setdefault(item.name, item.id) != item.id:  # type: ignore[arg-type]
+            raise Conflict(f"the name {item.name!r} has just been taken: choose another")
 
     def _put(self, item: Item) -> None:
         if isinstance(item, Network):
             self.networks[item.id] = item
-            self._network_names[item.name] = item.id
+            self._network_names.setdefault(item.name, item.id)
         elif isinstance(item, Sandbox):
             self.sandboxes[item.id] = item
             self._sandbox_names[item.name] = item.id
@@ -188,7 +278,8 @@ class State:
     def _drop(self, item: Item) -> None:
         if isinstance(item, Network):
             self.networks.pop(item.id, None)
-            self._network_names.pop(item.name, None)
+            if self._network_names.get(item.name) == item.id:
+                del self._network_names[item.name]
         elif isinstance(item, Sandbox):
             self.sandboxes.pop(item.id, None)
             self._sandbox_names.pop(item.name, None)

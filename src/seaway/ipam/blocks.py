@@ -136,14 +136,13 @@ def borrowable(
         held: Every address of the subnet that is claimed, by whomever.
     """
     fixed = reserved(subnet)
-    kind = type(subnet.cidr.network_address)
     whole = Subnet(cidr=subnet.cidr)
     for cidr in sorted(blocks, key=lambda c: int(c.network_address)):
         if cidr.version != subnet.version or cidr.prefixlen == cidr.max_prefixlen:
             continue
         first, last = lendable(cidr)
         for number in range(first, last + 1):
-            address = kind(number)
+            address = type(subnet.cidr.network_address)(number)
             if address not in held and address not in fixed and _usable(whole, address):
                 yield address
 

@@ -187,6 +187,20 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who has a name or an address that only one can have.
+
+    Attributes:
+        endpoint: Whose it is; "" where a whole host or network has it.
+        name: What people call the holder.
+    """
+
+    host: HostId
+    name: str
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What all hosts agree on.
 

@@ -247,7 +247,7 @@ def _route(here: Here, there: There, network: Network, block: Block, way: Way | 
     if isinstance(way, Refused):
         return Route(to=block.cidr, kind=RouteKind.UNREACHABLE, reason=f"{why}: {way.reason}")
     link, via = _hop(here, there, way, block.cidr.version)
-    fits = _fits(here, way)
+    fits = fitting(here, way)
     mtu = fits if block.cidr.version == 4 else max(fits, IPV6_MTU_MIN)
     return Route(to=block.cidr, link=link, via=via, mtu=mtu, reason=f"{why} by {way.carrier}")
 
@@ -262,7 +262,8 @@ def _hop(here: Here, there: There, way: Way, version: int) -> tuple[str, Address
     return wireguard_link(here.me, _sending(here, there)), None
 
 
-def _fits(here: Here, way: Way) -> int:
+def fitting(here: Here, way: Way) -> int:
+    """Bytes of IP packet that fit a way to another host."""
     version = way.path.to.version
     return path_mtu(way.carrier, way.path.mtu, version, here.mtu(way.carrier, version))
 
@@ -328,7 +329,7 @@ def _probe(here: Here, peer: Host, way: Way, link: str, metric: int) -> Route:
         to=IPv4Network((peer.tunnel, 32)),
         link=link,
         metric=metric,
-        mtu=_fits(here, way),
+        mtu=fitting(here, way),
         reason=f"{peer.name} in the tunnel",
     )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
@@ -222,7 +222,7 @@ class Etcd:
 
     async def watch(
         self, prefixes: Sequence[str], from_revision: int, *, silence: float = 10.0
-    ) -> AsyncIterator[WatchBatch]:
+    ) -> AsyncGenerator[WatchBatch, None]:
         """Tell what happens under any of *prefixes*, over one connection.
 
         It does not go on by itself after an error: ask again from the last

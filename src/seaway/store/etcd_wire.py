@@ -23,7 +23,6 @@ _NOT_DONE: Final = (
     "not supported for learner",
     "too many requests",
     "space exceeded",
-    "unhealthy cluster",
     "error while dialing",
 )
 """Parts of transient refusals that etcd makes before it looks at a request."""
@@ -383,7 +382,7 @@ class Refusal:
     @property
     def transient(self) -> bool:
         """Somebody else, or later, may answer otherwise."""
-        return self.code in _TRANSIENT
+        return self.code in _TRANSIENT and "unhealthy cluster" not in self.error
 
     @property
     def surely_not_done(self) -> bool:

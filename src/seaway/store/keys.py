@@ -14,6 +14,9 @@ from seaway.model.network import Address, NetworkId, Prefix
 ROOT: Final = "/seaway/v1"
 CLUSTER: Final = f"{ROOT}/cluster"
 
+TOKEN: Final = f"{ROOT}/token"
+"""The secret of the join token."""
+
 HOSTS: Final = f"{ROOT}/hosts/"
 ALIVE: Final = f"{ROOT}/alive/"
 NETWORKS: Final = f"{ROOT}/networks/"
@@ -51,9 +54,13 @@ def network_name(name: str) -> str:
     return f"{ROOT}/network-names/{name}"
 
 
-def subnet(cidr: Prefix) -> str:
-    """Return the claim to a cluster-wide network's subnet."""
-    return f"{ROOT}/subnets/{_flat(cidr)}"
+NETWORK_TURN: Final = f"{ROOT}/network-turn"
+"""Written by whoever makes a network, so that two never choose overlapping subnets at once."""
+
+
+def pulse(identity: HostId) -> str:
+    """Return the key by which a host sees that its own watch is alive."""
+    return f"{ROOT}/pulses/{identity}"
 
 
 def blocks(identity: NetworkId) -> str:
@@ -69,6 +76,11 @@ def block(identity: NetworkId, cidr: Prefix) -> str:
 def announced(identity: NetworkId, endpoint: str = "") -> str:
     """Return where an endpoint is announced; without one, the prefix of all of a network's."""
     return f"{ROOT}/announced/{identity}/{endpoint}"
+
+
+def announced_everywhere() -> str:
+    """Return the prefix of all networks' announced endpoints."""
+    return f"{ROOT}/announced/"
 
 
 def addresses(identity: NetworkId) -> str:
@@ -99,6 +111,11 @@ def of_local(identity: HostId, key: str) -> str:
 def kind(key: str) -> str:
     """Return what sort of record is at *key*, e.g. "networks"."""
     return key.split("/", 4)[3]
+
+
+def names(identity: NetworkId) -> str:
+    """Return the prefix of the claims to container names on a network."""
+    return f"{ROOT}/names/{identity}/"
 
 
 def _flat(cidr: Prefix) -> str:

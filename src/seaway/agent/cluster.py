@@ -1,0 +1,428 @@
+"""Make a cluster, join one, leave it; and be a member in between."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from seaway import __version__
+from seaway.agent.core import new_id, now
+from seaway.agent.gate import host_claims
+from seaway.agent.member import Member, MemberFolder
+from seaway.agent.membership import Membership
+from seaway.agent.overlay import has_vxlan
+from seaway.agent.requests import InitRequest, JoinClusterRequest, parse_address
+from seaway.cluster import join_client
+from seaway.cluster.credentials import write_file
+from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, client_urls, peer_urls
+from seaway.cluster.joining import JoinRequest, Server
+from seaway.cluster.token import make_token, parse_token, secret_hash
+from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError
+from seaway.model.cluster import Block, Cluster, Host, HostId, Ports
+from seaway.model.network import Address, Driver
+from seaway.store import keys
+from seaway.store.codec import decode, encode
+from seaway.store.etcd import Etcd
+from seaway.store.etcd_wire import At, Clash, Erase, Write
+
+if TYPE_CHECKING:
+    from seaway.agent.core import Core
+
+log = structlog.get_logger()
+
+_ONLINE_SECONDS: Final = 15.0
+
+
+class ClusterService:
+    """Runs the membership, if there is one, and starts and ends it.
+
+    Args:
+        node_name: What this host is called in a cluster.
+    """
+
+    def __init__(self, core: Core, folder: MemberFolder, node_name: str = "") -> None:
+        self._core = core
+        self._folder = folder
+        self.node_name = node_name or socket.gethostname().partition(".")[0]
+        self._changed = asyncio.Event()
+        self._changing = asyncio.Lock()
+        member = folder.load()
+        if member is not None:
+            core.cluster = Membership(core, folder, member)
+            core.state.shared = core.cluster.session
+
+    async def prepare(self) -> None:
+        """Take up what was known before the agent started."""
+        if self._core.cluster is not None:
+            await self._core.cluster.prepare()
+
+    async def run(self) -> None:
+        """Be a member whenever there is a membership, until cancelled."""
+        while True:
+            self._changed.clear()
+            ship = self._core.cluster
+            if ship is None:
+                await self._changed.wait()
+                continue
+            async with asyncio.TaskGroup() as group:
+                being = group.create_task(ship.run(), name="membership")
+                await self._changed.wait()
+                being.cancel()
+            await ship.close()
+
+    # -- init ---------------------------------------------------------------------------------
+
+    async def init(self, request: InitRequest) -> Membership:
+        """Make a cluster of this host alone; everything that it has stays as it is.
+
+        Raises:
+            InvalidSpec: The request cannot work.
+            Conflict: This host is a member already, or a port is taken.
+            Unsupported: etcd is missing.
+            StoreError: etcd does not start; its last words are in the message.
+        """
+        async with self._joining():
+            addresses = self._advertised(request.advertise)
+            cluster = Cluster(
+                id=new_id(),
+                site=self._core.site,
+                ports=Ports(base=request.port),
+                stores=0 if request.etcd else request.stores,
+                lease=request.lease,
+                created=now(),
+            )
+            host = self._new_host(addresses)
+            files = self._folder.credentials
+            files.create_authority(cluster.id)
+            self._certify(host)
+            token = make_token(files.fingerprint())
+            cluster = _with_secret(cluster, token.secret)
+            urls = await self._store(request, cluster, host)
+            await self._write_first(request, urls, cluster, host, token.secret)
+            self._folder.save(
+                Member(
+                    host=host.id,
+                    cluster=cluster.id,
+                    name=host.name,
+                    number=host.number,
+                    etcd=tuple(urls),
+                    foreign=bool(request.etcd),
+                    advertise=tuple(request.advertise),
+                )
+            )
+            ship = await self._begin(cluster)
+        self._core.events.add("cluster_made", cluster.id)
+        return ship
+
+    def _new_host(self, addresses: tuple[Address, ...]) -> Host:
+        host = Host(
+            id=HostId(new_id()),
+            name=self.node_name,
+            number=1,
+            addresses=addresses,
+            mac=self._core.ground.mac(addresses),
+            vxlan=has_vxlan(),
+            version=__version__,
+            joined=now(),
+        )
+        self._folder.credentials.request(host.name)
+        return replace(host, identity=self._folder.credentials.identity())
+
+    def _certify(self, host: Host) -> None:
+        from seaway.cluster.pki import Holder  # noqa: PLC0415 - only members pay for it
+
+        holder = Holder(id=host.id, name=host.name, addresses=host.addresses)
+        self._folder.credentials.sign_own(holder)
+
+    async def _store(self, request: InitRequest, cluster: Cluster, host: Host) -> Sequence[str]:
+        """Have an etcd: somebody else's, or one of our own that answers."""
+        files = self._folder.credentials
+        if request.etcd:
+            self._keep_foreign_tls(request.etcd_ca, request.etcd_cert, request.etcd_key)
+            return request.etcd
+        process = EtcdMember(self._folder.etcd)
+        await process.wipe()
+        peers = peer_urls(host.addresses, cluster.ports)
+        config = EtcdConfig(
+            name=host.id,
+            addresses=host.addresses,
+            ports=cluster.ports,
+            certificate=files.certificate,
+            key=files.key,
+            ca=files.ca,
+            crl=files.crl,
+            members=((host.id, peers),),
+            state="new",
+            token=cluster.id,
+        )
+        urls = client_urls(host.addresses, cluster.ports)
+        await process.ensure_running(config)
+        etcd = Etcd(urls, files.client_context())
+        try:
+            await process.wait_ready(etcd, urls[0])
+        finally:
+            await etcd.aclose()
+        return urls
+
+    def _keep_foreign_tls(self, ca: str, certificate: str, key: str) -> None:
+        tls = self._folder.foreign_tls()
+        for path, text in ((tls.ca, ca), (tls.certificate, certificate), (tls.key, key)):
+            if text:
+                tls.folder.mkdir(mode=0o700, exist_ok=True)
+                write_file(path, text)
+
+    async def _write_first(
+        self, request: InitRequest, urls: Sequence[str], cluster: Cluster, host: Host, secret: str
+    ) -> None:
+        """Write the cluster's first records, into a store that has none.
+
+        Raises:
+            Conflict: Another cluster of Seaway's has this etcd.
+        """
+        tls = self._folder.foreign_tls()
+        if not request.etcd:
+            context = self._folder.credentials.client_context()
+        elif tls.ca.exists():
+            own = tls.certificate.exists()
+            context = tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2)
+        else:
+            context = None
+        first = {keys.CLUSTER: encode(cluster), keys.TOKEN: secret.encode()}
+        first |= dict(host_claims(host))
+        etcd = Etcd(urls, context)
+        try:
+            await etcd.txn([At(k) for k in first], [Write(k, v) for k, v in first.items()], [])
+        except Clash:
+            raise Conflict(
+                "that etcd has a cluster of Seaway's already: join it with 'seaway cluster join'"
+            ) from None
+        finally:
+            await etcd.aclose()
+
+    # -- join ---------------------------------------------------------------------------------
+
+    async def join(self, request: JoinClusterRequest) -> Membership:
+        """Become a member of a cluster; everything that this host has stays as it is.
+
+        Raises:
+            InvalidSpec: The token or an address cannot be right.
+            Conflict: This host is a member already, or its name is taken there.
+            SeawayError: Nobody let us in; the message says why.
+        """
+        token = parse_token(request.token)
+        server = Server(str(parse_address("address", request.address)), request.port)
+        async with self._joining():
+            addresses = self._advertised(request.advertise, toward=server)
+            files = self._folder.credentials
+            asked = JoinRequest(
+                name=self.node_name,
+                csr=files.request(self.node_name),
+                addresses=tuple(map(str, addresses)),
+                mac=self._core.ground.mac(addresses),
+                vxlan=has_vxlan(),
+                version=__version__,
+            )
+            found = await join_client.join([server], token, asked)
+            files.save(found.certificate, found.ca)
+            self._keep_foreign_tls(found.etcd_ca, found.etcd_certificate, found.etcd_key)
+            cluster = decode(Cluster, found.cluster.encode())
+            self._folder.save(
+                Member(
+                    host=found.id,
+                    cluster=cluster.id,
+                    name=found.name,
+                    number=found.number,
+                    etcd=found.etcd,
+                    foreign=cluster.stores == 0,
+                    advertise=tuple(request.advertise),
+                )
+            )
+            ship = await self._begin(cluster)
+        self._core.events.add("cluster_joined", cluster.id, number=found.number)
+        return ship
+
+    @asynccontextmanager
+    async def _joining(self) -> AsyncIterator[None]:
+        """Begin with an empty folder, and leave none behind if it does not come to an end."""
+        if self._changing.locked():
+            raise Conflict("this host is just joining or leaving a cluster: wait a moment")
+        async with self._changing:
+            if self._core.cluster is not None:
+                raise Conflict(
+                    f"this host is a member of cluster {self._core.cluster.member.cluster} "
+                    "already: leave that first, with 'seaway cluster leave'"
+                )
+            await EtcdMember(self._folder.etcd).stop()  # of an attempt that was broken off
+            self._folder.begin()
+            try:
+                yield
+            except BaseException:
+                with suppress(SeawayError):
+                    await self._end()
+                raise
+
+    async def _begin(self, cluster: Cluster) -> Membership:
+        """Be a member, and wait until the store knows everything that this host has."""
+        member = self._folder.load()
+        assert member is not None
+        ship = Membership(self._core, self._folder, member)
+        ship.commons.cluster = cluster
+        self._core.cluster, self._core.state.shared = ship, ship.session
+        await ship.prepare()
+        self._changed.set()
+        deadline = asyncio.get_running_loop().time() + _ONLINE_SECONDS
+        while not ship.session.online:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StoreError(f"the cluster's store is out of reach: {ship.session.error}")
+            await asyncio.sleep(0.02)
+        return ship
+
+    def _advertised(
+        self, texts: Sequence[str], toward: Server | None = None
+    ) -> tuple[Address, ...]:
+        """Read ``--advertise``; without it, the addresses that packets to the others leave from.
+
+        Raises:
+            InvalidSpec: There is none, or two of one family.
+        """
+        found = tuple(parse_address("--advertise", text) for text in texts)
+        if not found:
+            found = self._core.ground.default_addresses()
+            if toward is not None and (source := _source_toward(toward)) is not None:
+                found = (source, *(a for a in found if a.version != source.version))
+        if not found:
+            raise InvalidSpec("this host has no default route: name its address with --advertise")
+        if len({a.version for a in found}) != len(found):
+            raise InvalidSpec("--advertise takes one IPv4 and one IPv6 address at most")
+        return found
+
+    # -- leave ---------------------------------------------------------------------------------
+
+    async def leave(self, *, force: bool) -> str:
+        """Be no member any more; containers on this host's own networks notice nothing.
+
+        Args:
+            force: Also with containers on the cluster's networks, which then reach nobody, with
+                the store out of reach, or as the last host of the cluster.
+
+        Raises:
+            Conflict: This host is no member, or is needed; says for what.
+        """
+        async with self._changing:
+            ship = self._core.cluster
+            if ship is None:
+                raise Conflict("this host is in no cluster")
+            if not force:
+                self._may_leave(ship)
+            await self._leave_orderly(ship, force=force)
+            for endpoint in list(self._core.state.endpoints.values()):
+                if self._core.state.networks[endpoint.network].driver is Driver.OVERLAY:
+                    self._core.names.errors.pop(endpoint.id, None)
+            await self._end()
+        self._core.events.add("cluster_left", ship.member.cluster)
+        return ship.member.cluster
+
+    def _may_leave(self, ship: Membership) -> None:
+        state = self._core.state
+        users = sorted(
+            {
+                state.sandboxes[e.sandbox].name
+                for e in state.endpoints.values()
+                if e.network in ship.commons.networks
+            }
+        )
+        if users:
+            raise Conflict(
+                f"{', '.join(users[:5])} {'is' if len(users) == 1 else 'are'} on networks of the "
+                "cluster: remove or disconnect first, or leave with --force"
+            )
+        if len(ship.commons.hosts) == 1 and ship.commons.networks:
+            names = ", ".join(sorted(n.name for n in ship.commons.networks.values())[:5])
+            raise Conflict(
+                f"this is the cluster's last host, and its networks end with it ({names}): "
+                "remove them first, or leave with --force"
+            )
+        if not ship.session.online and not ship.session.gone:
+            raise StoreError(
+                f"the cluster's store is out of reach ({ship.session.error}): try again, or leave "
+                "with --force and remove this host there with 'seaway node rm'"
+            )
+
+    async def _leave_orderly(self, ship: Membership, *, force: bool) -> None:
+        try:
+            if ship.session.online:
+                await ship.stores.leave_for_good()
+                await forget_host(ship, ship.commons.host)
+        except SeawayError as err:
+            if not force:
+                raise
+            log.warning("left_without_telling", error=str(err))
+
+    async def _end(self) -> None:
+        """Take down everything that the membership had, here."""
+        ship = self._core.cluster
+        self._core.cluster, self._core.state.shared = None, None
+        self._changed.set()
+        await EtcdMember(self._folder.etcd).wipe()
+        if ship is not None:
+            await self._forget_networks(ship)
+        self._folder.remove()
+        self._core.kernel.kick("the cluster was left")
+
+    async def _forget_networks(self, ship: Membership) -> None:
+        core = self._core
+        for network in ship.commons.networks.values():
+            for endpoint in list(core.state.members(network.id)):
+                await core.state.forget_endpoint(endpoint)
+            for identity in ship.commons.announced.get(network.id, {}):
+                core.names.withdraw(identity)
+            core.names.forget_network(network)
+            core.state.unlearn(network.id)
+        for sandbox in list(core.state.sandboxes):
+            with suppress(SeawayError):
+                await core.sync(sandbox)
+
+
+async def forget_host(ship: Membership, host: Host) -> None:
+    """Delete everything that the cluster's store has about a host.
+
+    Raises:
+        StoreError: The store is out of reach.
+    """
+    etcd = ship.session.etcd
+    kvs, _ = await etcd.range(f"{keys.ROOT}/blocks/")
+    blocks = [kv.key for kv in kvs if decode(Block, kv.value).host == host.id]
+    for at in range(0, len(blocks), 100):
+        await etcd.txn([], [], [Erase(key) for key in blocks[at : at + 100]])
+    await etcd.txn(
+        [],
+        [],
+        [
+            Erase(keys.host(host.id)),
+            Erase(keys.host_name(host.name)),
+            Erase(keys.host_number(host.number)),
+            Erase(keys.local(host.id), prefix=True),
+        ],
+    )
+    await etcd.revoke(ship.session.lease_number(host.id))
+
+
+def _with_secret(cluster: Cluster, secret: str) -> Cluster:
+    return replace(cluster, secret=secret_hash(secret))
+
+
+def _source_toward(server: Server) -> Address | None:
+    address = ip_address(server.address)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as sock, suppress(OSError):
+        sock.connect((server.address, server.port))  # sends nothing
+        return ip_address(sock.getsockname()[0].partition("%")[0])
+    return None

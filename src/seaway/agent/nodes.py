@@ -1,0 +1,328 @@
+"""Operations on a cluster's hosts, and what the API says of them and of the cluster."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from seaway.agent.cluster import forget_host
+from seaway.agent.membership import Membership
+from seaway.agent.overlay import lines
+from seaway.cluster.token import Token, make_token, secret_hash
+from seaway.errors import Conflict, NotFound, SeawayError, StoreError
+from seaway.model.cluster import Announced, Cluster, Host, Ports
+from seaway.store import keys
+from seaway.store.codec import decode, encode
+from seaway.store.etcd_wire import At, Clash, Write
+
+if TYPE_CHECKING:
+    from seaway.agent.core import Core
+
+
+def require_member(core: Core) -> Membership:
+    """Return this host's membership.
+
+    Raises:
+        NotFound: It is in no cluster.
+    """
+    if core.cluster is None:
+        raise NotFound(
+            "this host is in no cluster: make one with 'seaway cluster init', "
+            "or join one with what 'seaway cluster token' prints there"
+        )
+    return core.cluster
+
+
+def find(ship: Membership, name: str) -> Host:
+    """Find a host by name or id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = ship.commons.host_called(name)
+    if found is None:
+        raise NotFound(f"no host called {name!r}: 'seaway node ls' shows those there are")
+    return found
+
+
+# -- changing -----------------------------------------------------------------------------------
+
+
+async def drain(ship: Membership, name: str, *, undo: bool) -> Host:
+    """Have a host take no new endpoints of the cluster's networks, or take them again."""
+    host = find(ship, name)
+    key = keys.host(host.id)
+    while host.drained == undo:
+        fresh = replace(host, drained=not undo)
+        try:
+            revision = ship.commons.revisions.get(key, 0)
+            await ship.session.etcd.txn([At(key, revision)], [Write(key, encode(fresh))], [])
+        except Clash:
+            pass
+        await ship.session.freshen(keys.HOSTS)
+        host = find(ship, name)
+    return host
+
+
+async def remove(ship: Membership, name: str, *, force: bool) -> Host:
+    """Remove a host from the cluster: it is cut off, its addresses are free, its names gone.
+
+    Args:
+        force: Though it lives, or has containers on the cluster's networks.
+
+    Raises:
+        Conflict: It lives and was not drained, or is this one; says what to do.
+        StoreError: The store is out of reach.
+    """
+    host = find(ship, name)
+    if host.id == ship.me:
+        raise Conflict("this is the host itself: use 'seaway cluster leave' on it")
+    if not force and host.id in ship.commons.alive:
+        there = [a.name for a in await _containers(ship) if a.host == host.id]
+        if there:
+            raise Conflict(
+                f"host {host.name} is alive and runs {', '.join(there[:5])}: stop those, or "
+                "remove the host with --force, which cuts them off"
+            )
+        if not host.drained:
+            raise Conflict(
+                f"host {host.name} is alive: 'seaway cluster leave' on it is better, or drain it "
+                "first, or remove it with --force"
+            )
+    from seaway.cluster.pki import serial_text  # noqa: PLC0415 - only members pay for it
+
+    serial = serial_text(host.identity)
+    await change_cluster(ship, lambda c: replace(c, revoked=(*c.revoked, serial)))
+    await forget_host(ship, host)
+    await ship.session.freshen(keys.HOSTS)
+    ship.stores.kick()
+    ship.core_events("host_removed", removed=host.name)
+    return host
+
+
+async def change_cluster(ship: Membership, change: Any) -> Cluster:
+    """Change the record that all hosts agree on.
+
+    Raises:
+        StoreError: The store is out of reach.
+    """
+    while True:
+        found = await ship.session.etcd.get(keys.CLUSTER)
+        if found is None:
+            raise StoreError("the store there is empty: it is not this cluster's")
+        fresh: Cluster = change(decode(Cluster, found.value))
+        try:
+            compare = [At(keys.CLUSTER, found.mod_revision)]
+            await ship.session.etcd.txn(compare, [Write(keys.CLUSTER, encode(fresh))], [])
+        except Clash:
+            continue
+        await ship.session.freshen(keys.CLUSTER)
+        return fresh
+
+
+async def token(ship: Membership) -> dict[str, str]:
+    """Return the join token, and the command that joins with it."""
+    found = await ship.session.etcd.get(keys.TOKEN)
+    if found is None:
+        return await rotate_token(ship)
+    return _invitation(ship, found.value.decode())
+
+
+async def rotate_token(ship: Membership) -> dict[str, str]:
+    """Draw a new token; the old one lets nobody in any more."""
+    made = make_token(ship.folder.credentials.fingerprint())
+    await ship.session.etcd.txn([], [Write(keys.TOKEN, made.secret.encode())], [])
+    await change_cluster(ship, lambda c: replace(c, secret=secret_hash(made.secret)))
+    ship.core_events("token_rotated")
+    return _invitation(ship, made.secret)
+
+
+def _invitation(ship: Membership, secret: str) -> dict[str, str]:
+    text = str(Token(fingerprint=ship.folder.credentials.fingerprint(), secret=secret))
+    hosts = [ship.commons.hosts[h] for h in ship.stores.hosts if h in ship.commons.hosts]
+    host = next((h for h in hosts if h.id == ship.me), None) or (hosts or [ship.commons.host])[0]
+    address, port = str(host.addresses[0]), ship.cluster.ports.join
+    if port != Ports().join:
+        address = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return {"token": text, "join": f"seaway cluster join --token {text} {address}"}
+
+
+async def rotate_keys(ship: Membership) -> int:
+    """Have all hosts make new WireGuard keys; returns their generation.
+
+    Raises:
+        Conflict: The last rotation is not at its end.
+    """
+    cluster = ship.cluster
+    behind = [
+        h.name
+        for i, h in ship.commons.hosts.items()
+        if i in ship.commons.alive and h.keys and h.settled < cluster.generation
+    ]
+    if behind:
+        raise Conflict(
+            f"{', '.join(behind[:5])} do not send with the keys of generation "
+            f"{cluster.generation} yet: wait for that, or see 'seaway node inspect'"
+        )
+    fresh = await change_cluster(ship, lambda c: replace(c, generation=c.generation + 1))
+    ship.core_events("keys_rotated", generation=fresh.generation)
+    return fresh.generation
+
+
+# -- views ----------------------------------------------------------------------------------------
+
+
+async def cluster_view(ship: Membership | None) -> dict[str, Any]:
+    """Describe the cluster as this host sees it."""
+    if ship is None:
+        return {"cluster": "", "problems": []}
+    commons, session = ship.commons, ship.session
+    return {
+        **glance(ship),
+        "stores": await _stores(ship),
+        "lease": commons.cluster.lease if commons.cluster else 0,
+        "generation": commons.cluster.generation if commons.cluster else 0,
+        "ports": _ports(commons.cluster) if commons.cluster else {},
+        "certificate_expires": ship.folder.credentials.validity().ends,
+        "problems": problems(ship),
+        "error": session.error,
+    }
+
+
+def glance(ship: Membership) -> dict[str, Any]:
+    """Describe the cluster in short, without asking anybody."""
+    commons, session = ship.commons, ship.session
+    hosts = {"total": len(commons.hosts), "alive": len(commons.alive & commons.hosts.keys())}
+    members = [
+        {"host": ship.host_name(h), "healthy": h in commons.alive} for h in ship.stores.hosts
+    ]
+    return {
+        "cluster": ship.member.cluster,
+        "host": ship.member.name,
+        "number": ship.member.number,
+        "online": session.online,
+        "since": session.since,
+        "hosts": hosts,
+        "stores": members,
+        "encryption": ship.overlay.encryption,
+        "networks": ship.overlay.carriers(),
+    }
+
+
+def problems(ship: Membership) -> list[dict[str, str]]:
+    """List what is wrong with this host's part in the cluster."""
+    found = []
+    if not ship.session.online:
+        found.append({"object": "store", "error": ship.session.error})
+    if ship.stores.trouble:
+        found.append({"object": "etcd", "error": ship.stores.trouble})
+    found += [{"object": "overlay", "error": line} for line in lines(ship.overlay.problems)]
+    return found
+
+
+def _ports(cluster: Cluster) -> dict[str, int]:
+    ports = cluster.ports
+    return {
+        "join": ports.join,
+        "etcd": ports.etcd,
+        "etcd_peers": ports.etcd_peers,
+        "vxlan": ports.vxlan,
+        "wireguard": ports.wireguard(0),
+    }
+
+
+async def _stores(ship: Membership) -> list[dict[str, Any]]:
+    statuses = await ship.stores.statuses()
+    found = []
+    for member in ship.stores.members:
+        status = statuses.get(member.name)
+        found.append(
+            {
+                "host": ship.host_name(member.name) if member.name else "",  # type: ignore[arg-type]
+                "address": ", ".join(u.removeprefix("https://") for u in member.client_urls),
+                "leader": bool(status and status.leader == status.member),
+                "healthy": bool(status and status.leader and not status.errors),
+                "learner": member.learner,
+                "size": status.size if status else 0,
+            }
+        )
+    return found
+
+
+async def nodes_view(ship: Membership) -> list[dict[str, Any]]:
+    """Describe every host, by name."""
+    containers: Counter[str] = Counter()
+    with suppress(SeawayError):
+        every = {(a.host, a.sandbox) for a in await _containers(ship)}
+        containers.update(host for host, _ in every)
+    leader = await _leader(ship)
+    hosts = sorted(ship.commons.hosts.values(), key=lambda h: h.name)
+    return [_node(ship, host, containers[host.id], leader) for host in hosts]
+
+
+async def node_view(ship: Membership, name: str) -> dict[str, Any]:
+    """Describe one host, with what is on it and how packets get there."""
+    host = find(ship, name)
+    there: list[Announced] = []
+    with suppress(SeawayError):
+        there = [a for a in await _containers(ship) if a.host == host.id]
+    found = _node(ship, host, len({a.sandbox for a in there}), await _leader(ship))
+    names = {n.id: n.name for n in ship.commons.networks.values()}
+    return found | {
+        "mac": host.mac,
+        "behind": str(host.behind or ""),
+        "tunnel": str(host.tunnel),
+        "keys": [{"generation": k.generation, "public": k.public} for k in host.keys],
+        "settled": host.settled,
+        "vxlan": host.vxlan,
+        "checksums": host.checksums,
+        "endpoints": [
+            {
+                "network": names.get(a.network, a.network),
+                "container": a.name,
+                "ipv4": str(a.v4 or ""),
+                "ipv6": str(a.v6 or ""),
+            }
+            for a in sorted(there, key=lambda a: (names.get(a.network, ""), a.name))
+        ],
+        "blocks": [
+            {"network": names.get(n, n), "block": str(b)}
+            for n, blocks in ship.commons.owned(host.id).items()
+            for b in sorted(blocks, key=lambda c: (c.version, int(c.network_address)))
+        ],
+        "paths": ship.overlay.ways(host),
+    }
+
+
+async def _containers(ship: Membership) -> list[Announced]:
+    kvs, _ = await ship.session.etcd.range(keys.announced_everywhere())
+    return [decode(Announced, kv.value) for kv in kvs]
+
+
+async def _leader(ship: Membership) -> str:
+    if ship.member.foreign or not ship.session.online:
+        return ""
+    statuses = await ship.stores.statuses()
+    leading = (name for name, s in statuses.items() if s and s.leader == s.member)
+    return next(leading, "")
+
+
+def _node(ship: Membership, host: Host, containers: int, leader: str) -> dict[str, Any]:
+    alive = host.id in ship.commons.alive
+    status = "drained" if host.drained and alive else "ready" if alive else "down"
+    store = "leader" if host.id == leader else "yes" if host.id in ship.stores.hosts else ""
+    return {
+        "name": host.name,
+        "id": host.id,
+        "number": host.number,
+        "addresses": [str(a) for a in host.addresses],
+        "status": status,
+        "store": store,
+        "wireguard": host.keys[-1].public if host.keys else "",
+        "containers": containers,
+        "version": host.version,
+        "self": host.id == ship.me,
+        "joined": host.joined,
+    }

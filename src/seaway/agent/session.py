@@ -1,0 +1,528 @@
+"""A host's conversation with its cluster's store: what it asks for, what it hears, what it holds.
+
+While the store is out of reach everything stays as it is.  What this host may
+do alone it does, and tells the others when the store is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+import structlog
+
+from seaway.agent.commons import Commons, Touched
+from seaway.agent.mirror import Mirror
+from seaway.agent.state import Change, Item, State, is_shared
+from seaway.agent.transaction import (
+    Transaction,
+    announced,
+    concerns_others,
+    endpoint_records,
+    transaction,
+)
+from seaway.errors import Conflict, SeawayError, StoreError
+from seaway.model.cluster import Announced, Block, Claim, Cluster, HostId
+from seaway.model.names import digest
+from seaway.model.network import Address, Network, NetworkId
+from seaway.model.sandbox import Endpoint, EndpointId, Sandbox
+from seaway.store import keys
+from seaway.store.codec import decode, encode
+from seaway.store.etcd import Etcd
+from seaway.store.etcd_wire import At, Clash, Compacted, Erase, Event, Holds, Kv, Write
+
+log = structlog.get_logger()
+
+_TXN_MAX: Final = 100
+"""Operations in one transaction: below etcd's own default of 128, for those we do not run."""
+_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
+"""Seconds between attempts to reach the store; the last one is repeated."""
+
+
+def lease_of(host: HostId) -> int:
+    """Return the number of a host's lease: the same after a restart, a positive 63-bit one."""
+    return int.from_bytes(digest("lease", host)[:8]) >> 1 or 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Hooks:
+    """Whom the session tells.
+
+    Attributes:
+        changed: Something of the cluster is different; called before the store's next news.
+        connected: The store was reached, and both sides know of each other.
+        removed: This host is no member any more.
+    """
+
+    changed: Callable[[Touched], Awaitable[None]]
+    connected: Callable[[], Awaitable[None]]
+    removed: Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Pulse:
+    """Tells a watch that lives from one whose far end has gone."""
+
+    sent: int = 0
+    heard: int = 0
+    missed: int = 0
+
+
+class Session:
+    """Implements state.Shared.
+
+    Attributes:
+        online: The store answered last time.
+        error: Why it does not; "" while it does.
+        since: When that changed, in seconds since the epoch.
+        lost: Endpoints of ours whose address or name somebody else has: why.
+        orphans: Networks that were removed while containers here are on them.
+        gone: The cluster says this host is no member any more.
+    """
+
+    def __init__(
+        self, state: State, commons: Commons, etcd: Etcd, mirror: Mirror, hooks: Hooks
+    ) -> None:
+        self.state = state
+        self.commons = commons
+        self.etcd = etcd
+        self._mirror = mirror
+        self._hooks = hooks
+        self._lease = lease_of(commons.me)
+        self.online = False
+        self.error = "not connected yet"
+        self.since = time.time()
+        self.lost: dict[EndpointId, str] = {}
+        self.orphans: set[NetworkId] = set()
+        self.gone = False
+        self._taking_part: set[NetworkId] = set()
+        self._watch_again = asyncio.Event()
+        self._lost = asyncio.Event()  # a request failed: connect anew
+        self._behind = False  # something was done without the store
+        self._revision = 0
+        self._floors: dict[str, int] = {}  # prefix -> what has been read of it, news before is old
+        self._pulse = _Pulse()
+        self._order = asyncio.Lock()  # news is taken in one piece at a time
+
+    @staticmethod
+    def lease_number(host: HostId) -> int:
+        """Return the number of a host's lease."""
+        return lease_of(host)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    async def commit(self, change: Change) -> None:
+        """Make the whole cluster agree to *change*, as far as it concerns others.
+
+        Raises:
+            Conflict: Somebody was faster; says who has it.
+            StoreError: The store is out of reach, and it cannot be done without.
+        """
+        if not self.online:
+            self._require_alone(change)
+            return
+        wanted = transaction(change, self.state, self.commons, self._lease)
+        try:
+            revision = await self.write(wanted)
+        except Clash as err:
+            raise await self._explain(err) from None
+        except StoreError as err:
+            self._lose(err)
+            self._require_alone(change)
+            return
+        self._believe(change, revision)
+
+    async def write(self, wanted: Transaction) -> int:
+        """Do one transaction; returns its revision.
+
+        Raises:
+            Clash: A key is not as it should be.
+            StoreError: Out of reach.
+        """
+        return await self.etcd.txn(wanted.compares, wanted.writes, wanted.erases)
+
+    def _require_alone(self, change: Change) -> None:
+        self._behind = True
+        if what := concerns_others(change):
+            raise StoreError(
+                f"{what}, and the cluster's store is out of reach ({self.error}): try again "
+                "when 'seaway cluster status' says online"
+            )
+
+    def _believe(self, change: Change, revision: int) -> None:
+        """Take over at once what we wrote ourselves; the watch says it again later."""
+        records: list[tuple[str, bytes | None, int]] = [
+            *((keys.block(b.network, b.cidr), encode(b), revision) for b in change.claim),
+            *((keys.block(b.network, b.cidr), None, revision) for b in change.release),
+            *((keys.network(n.id), encode(n), revision) for n in _networks(change.put)),
+            *((keys.network(n.id), None, revision) for n in _networks(change.delete)),
+        ]
+        self.commons.take(records)
+        self._mirror.put(records)
+
+    async def _explain(self, err: Clash) -> Conflict:
+        """Say in the user's words who was faster."""
+        kind = keys.kind(err.key)
+        what = err.key.rsplit("/", 1)[1]
+        if kind == "networks":
+            return Conflict("the network has just been removed: 'seaway network ls' shows the rest")
+        if kind in ("addresses", "names", "network-names", "host-names") and err.found:
+            claim = decode(Claim, err.found.value)
+            host = self.commons.hosts.get(claim.host)
+            where = f" on {host.name}" if host else ""
+            noun = {"addresses": "address", "names": "the name"}.get(kind, "the name")
+            return Taken(f"{noun} {what} is held by {claim.name}{where}: choose another", err.key)
+        if kind == "addresses":
+            return Conflict("containers are on the network: remove them, or disconnect them first")
+        return Taken("another host was faster: try again", err.key)
+
+    @property
+    def taking_part(self) -> frozenset[NetworkId]:
+        """The networks whose blocks and members are known here."""
+        return frozenset(self._taking_part)
+
+    def assume(self, networks: Iterable[NetworkId]) -> None:
+        """Take part in networks as before the agent's start."""
+        self._taking_part |= set(networks)
+
+    def drop(self, network: NetworkId) -> None:
+        """Take part in a network no more that has gone."""
+        self._taking_part.discard(network)
+        self._mirror.forget(self._prefixes_of(network))
+        self._watch_again.set()
+
+    # -- taking part in networks -------------------------------------------------------------
+
+    async def take_part(self, network: NetworkId) -> None:
+        """Know a network's blocks and members from now on; at once if we do already.
+
+        Raises:
+            StoreError: The store is out of reach, and nothing is known of it.
+        """
+        if network in self._taking_part:
+            return
+        if not self.online:
+            if network not in self.commons.blocks:
+                raise StoreError(
+                    f"nothing is known yet of this network, and the cluster's store is out of "
+                    f"reach ({self.error}): try again when 'seaway cluster status' says online"
+                )
+            self._taking_part.add(network)
+            return
+        async with self._order:
+            self._taking_part.add(network)
+            try:
+                touched = await self._read(self._prefixes_of(network))
+            except BaseException:
+                self._taking_part.discard(network)
+                raise
+            self._watch_again.set()
+        await self._hooks.changed(touched)
+
+    async def withdraw(self, network: NetworkId) -> None:
+        """Take part in a network no more."""
+        self.drop(network)
+        touched = self.commons.forget_network(network)
+        await self._hooks.changed(touched)
+
+    @staticmethod
+    def _prefixes_of(network: NetworkId) -> tuple[str, str]:
+        return keys.blocks(network), keys.announced(network)
+
+    def _prefixes(self) -> list[str]:
+        own = keys.pulse(self.commons.me)
+        return [*keys.COMMON, own, *(p for n in self._taking_part for p in self._prefixes_of(n))]
+
+    async def _read(self, prefixes: Iterable[str]) -> Touched:
+        """Take up everything below *prefixes*."""
+        found: list[tuple[str, bytes, int]] = []
+        prefixes = list(prefixes)
+        for prefix in prefixes:
+            kvs, revision = await self.etcd.range(prefix)
+            self._floors[prefix] = revision
+            found += ((kv.key, kv.value, kv.mod_revision) for kv in kvs)
+        touched = self.commons.replace(prefixes, found)
+        self._mirror.replace(prefixes, found)
+        return touched
+
+    async def claimed(self, network: NetworkId) -> set[str]:
+        """Return every address of a network that somebody has, as text.
+
+        Raises:
+            StoreError: Out of reach.
+        """
+        prefix = keys.addresses(network)
+        kvs, _ = await self.etcd.range(prefix)
+        return {kv.key.removeprefix(prefix) for kv in kvs}
+
+    async def freshen(self, prefix: str) -> None:
+        """Read what is below *prefix* anew, for a decision that must not build on old news.
+
+        Raises:
+            StoreError: Out of reach.
+        """
+        if prefix == keys.NETWORK_TURN:
+            turn = await self.etcd.get(prefix)
+            self.commons.revisions[prefix] = turn.mod_revision if turn else 0
+            prefix = keys.NETWORKS
+        await self._hooks.changed(await self._read([prefix]))
+
+    # -- staying in touch ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Reach the store, follow it, reach it again, until cancelled."""
+        attempt = 0
+        while not self.gone:
+            try:
+                await self._connect()
+                attempt = 0
+                await self._follow()
+            except* Compacted:
+                log.info("store_history_compacted")
+            except* SeawayError as group:
+                self._lose(_first(group))
+            except* Exception as group:  # what comes from afar must not end the agent
+                self._lose(_first(group))
+                log.exception("cluster_session_crashed")
+            pause = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
+            attempt += 1
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+        self._lose(StoreError("this host was removed from its cluster"))
+
+    def _lose(self, err: BaseException) -> None:
+        self.error = str(err)
+        self._lost.set()
+        if self.online:
+            self.online, self.since = False, time.time()
+            log.warning("store_lost", error=self.error)
+
+    async def _connect(self) -> None:
+        """Find our cluster there, and ourselves in it; bring both sides to the same."""
+        record = await self.etcd.get(keys.CLUSTER)
+        known = self.commons.cluster
+        if record is None:
+            raise StoreError("the store there is empty: it is not this cluster's")
+        found = decode(Cluster, record.value)
+        if known is not None and found.id != known.id:
+            raise StoreError(f"the store there is of cluster {found.id}, not of {known.id}")
+        if await self.etcd.get(keys.host(self.commons.me)) is None:
+            self.gone = True
+            await self._hooks.removed()
+            raise StoreError("this host was removed from its cluster")
+        await self._hold_lease(found.lease)
+        async with self._order:
+            _, self._revision = await self.etcd.range(keys.CLUSTER)
+            touched = await self._read(self._prefixes())
+        await self._hooks.changed(touched)
+        self._behind = True
+        while self._behind:  # what is done meanwhile is done alone, too
+            self._behind = False
+            await self._tell_all()
+        self._pulse = _Pulse()
+        self._lost.clear()
+        if not self.online:
+            self.online, self.since, self.error = True, time.time(), ""
+            log.info("store_reached")
+        await self._hooks.connected()
+
+    async def _hold_lease(self, seconds: int) -> None:
+        if await self.etcd.keepalive(self._lease) <= 0:
+            await self.etcd.grant(seconds, self._lease)
+        await self.etcd.txn([], [Write(keys.alive(self.commons.me), b"1", self._lease)], [])
+
+    async def _follow(self) -> None:
+        """Hear the store's news, and show that we live, until one of them fails."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_alive(), name="lease")
+            group.create_task(self._hear(), name="watch")
+            await self._lost.wait()
+            raise StoreError(self.error)
+
+    async def _keep_alive(self) -> None:
+        assert self.commons.cluster is not None
+        seconds = self.commons.cluster.lease
+        while True:
+            await asyncio.sleep(seconds / 4)
+            if await self.etcd.keepalive(self._lease) <= 0:
+                raise StoreError("this host was silent for too long: announcing everything again")
+            await self._check_watch()
+
+    async def _check_watch(self) -> None:
+        """A watch whose other end went without a word hears nothing of what we write ourselves."""
+        pulse = self._pulse
+        pulse.missed = pulse.missed + 1 if pulse.heard < pulse.sent else 0
+        if pulse.missed > 1:
+            raise StoreError("the store's news do not arrive: connecting again")
+        me = self.commons.me
+        pulse.sent = await self.etcd.txn([], [Write(keys.pulse(me), b"1", self._lease)], [])
+
+    async def _hear(self) -> None:
+        """Watch; anew, from where the last one was, when the networks we take part in change."""
+        while True:
+            self._watch_again.clear()
+            async with asyncio.TaskGroup() as group:
+                hearing = group.create_task(self._hear_one(), name="news")
+                await self._watch_again.wait()
+                hearing.cancel()
+
+    async def _hear_one(self) -> None:
+        async with aclosing(self.etcd.watch(self._prefixes(), self._revision + 1)) as news:
+            async for batch in news:
+                # Taken in whole even if a new watch is wanted meanwhile.
+                await asyncio.shield(self._take_in(batch.events, batch.revision))
+        raise StoreError("the store ended its news: connecting again")
+
+    async def _take_in(self, events: Iterable[Event], revision: int) -> None:
+        async with self._order:
+            news = [
+                (e.key, e.value, e.revision)
+                for e in events
+                if e.revision > self._floors.get(e.key[: e.key.rfind("/") + 1], 0)
+            ]
+            touched = self.commons.take(news)
+            self._mirror.put(news)
+            self._revision = revision
+            for key, value, at in news:
+                if key == keys.pulse(self.commons.me):
+                    self._pulse.heard = max(self._pulse.heard, at)
+                if key == keys.host(self.commons.me) and value is None:
+                    self.gone = True
+        if self.gone:
+            await self._hooks.removed()
+            raise StoreError("this host was removed from its cluster")
+        await self._hooks.changed(touched)
+
+    # -- telling the store what it does not know --------------------------------------------
+
+    async def _tell_all(self) -> None:
+        """Bring the store to what this host has: after a restart, and when it was out of reach.
+
+        Our own containers are ours to tell about; what only one can have, the
+        store's word counts.
+        """
+        await self._tell_local()
+        await self._tell_endpoints()
+
+    async def _tell_local(self) -> None:
+        me = self.commons.me
+        mine = {keys.local(me, key): value for key, value in self.state.records().items()}
+        kvs, _ = await self.etcd.range(keys.local(me))
+        there = {kv.key: kv.value for kv in kvs}
+        writes = [Write(k, v) for k, v in mine.items() if there.get(k) != v]
+        erases = [Erase(k) for k in there.keys() - mine.keys()]
+        await self._in_pieces(writes, erases)
+
+    async def _tell_endpoints(self) -> None:
+        self.lost.clear()
+        for network in self.orphans:
+            why = "its network was removed while this host was away: remove it, and run it anew"
+            self.lost |= {e.id: why for e in self.state.members(network)}
+        for network in self._taking_part - self.orphans:
+            found, _ = await self.etcd.range(keys.announced(network))
+            there = {
+                kv.key: kv for kv in found if decode(Announced, kv.value).host == self.commons.me
+            }
+            for endpoint in list(self.state.members(network)):
+                sandbox = self.state.sandboxes[endpoint.sandbox]
+                key = keys.announced(network, endpoint.id)
+                await self._tell_endpoint(endpoint, sandbox, there.pop(key, None))
+            claims = await self._stale_claims(network)
+            await self._in_pieces([], [*(Erase(key) for key in there), *claims])
+            await self._tell_blocks(network)
+
+    async def _stale_claims(self, network: NetworkId) -> list[Erase]:
+        """Find what an earlier life of ours claimed and has no more."""
+        mine = {
+            key
+            for endpoint in self.state.members(network)
+            for key, _ in endpoint_records(
+                endpoint, self.state.sandboxes[endpoint.sandbox], self.commons
+            )
+        }
+        stale = []
+        for prefix in (keys.addresses(network), keys.names(network)):
+            kvs, _ = await self.etcd.range(prefix)
+            stale += [
+                Erase(kv.key)
+                for kv in kvs
+                if kv.key not in mine and decode(Claim, kv.value).host == self.commons.me
+            ]
+        return stale
+
+    async def _tell_endpoint(self, endpoint: Endpoint, sandbox: Sandbox, there: Kv | None) -> None:
+        """Claim what an endpoint has, unless it is claimed; and announce it."""
+        told = encode(announced(endpoint, sandbox, self.commons))
+        wanted = Transaction()
+        for key, value in endpoint_records(endpoint, sandbox, self.commons):
+            found = await self.etcd.get(key)
+            if found is None:
+                wanted.claim(key, value, self._lease)
+            elif found.value == value:
+                wanted.compares.append(Holds(key, value))
+                wanted.writes.append(Write(key, value, self._lease))
+            else:
+                self.lost[endpoint.id] = str(await self._explain(Clash(key, found, taken=True)))
+                log.warning("endpoint_lost", sandbox=sandbox.name, error=self.lost[endpoint.id])
+                return
+        if there is None or there.value != told or there.lease != self._lease:
+            key = keys.announced(endpoint.network, endpoint.id)
+            wanted.writes.append(Write(key, told, self._lease))
+        try:
+            await self.write(wanted)
+        except Clash as err:
+            self.lost[endpoint.id] = str(await self._explain(err))
+
+    async def _tell_blocks(self, network: NetworkId) -> None:
+        """Own every block again that our endpoints live in, unless somebody else has it by now."""
+        for endpoint in self.state.members(network):
+            for address in endpoint.addresses:
+                blocks = self.commons.blocks.get(network, {})
+                inside = [b for b in blocks.values() if address in b.cidr]
+                owner = max(inside, key=lambda b: b.cidr.prefixlen, default=None)
+                if owner is None or owner.host != self.commons.me:
+                    await self._borrow(network, address)
+
+    async def _borrow(self, network: NetworkId, address: Address) -> None:
+        single = ip_network((address, address.max_prefixlen))
+        block = Block(network=network, cidr=single, host=self.commons.me)
+        key = keys.block(network, single)
+        with suppress(Clash):
+            revision = await self.etcd.txn([At(key)], [Write(key, encode(block))], [])
+            record = [(key, encode(block), revision)]
+            self._mirror.put(record)
+            await self._hooks.changed(self.commons.take(record))
+
+    async def _in_pieces(self, writes: list[Write], erases: list[Erase]) -> None:
+        for at in range(0, len(writes), _TXN_MAX):
+            await self.etcd.txn([], writes[at : at + _TXN_MAX], [])
+        for at in range(0, len(erases), _TXN_MAX):
+            await self.etcd.txn([], [], erases[at : at + _TXN_MAX])
+
+
+def _networks(items: Iterable[Item]) -> list[Network]:
+    return [item for item in items if isinstance(item, Network) and is_shared(item)]
+
+
+def _first(group: BaseException) -> BaseException:
+    """Return what it was that went wrong first."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+class Taken(Conflict):
+    """Somebody else has what was wanted.
+
+    Attributes:
+        key: Of the claim.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key

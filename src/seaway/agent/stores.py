@@ -1,0 +1,358 @@
+"""The part of the cluster's store that runs on this host, and what comes with running it.
+
+Hosts that run etcd also have the authority's key: they let others in, renew
+their certificates, and say which are worth nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal
+
+import structlog
+
+from seaway.agent.gate import Gate
+from seaway.cluster import join_client
+from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, Urls, client_urls, peer_urls
+from seaway.cluster.join_server import JoinServer, listen
+from seaway.cluster.joining import Removed, RenewRequest, Server
+from seaway.cluster.stores import find_member, join_as_learner, leave, promote, wanted_stores
+from seaway.errors import Conflict, SeawayError
+from seaway.model.cluster import HostId
+from seaway.store.etcd import Member, Status
+
+if TYPE_CHECKING:
+    from seaway.agent.membership import Membership
+
+log = structlog.get_logger()
+
+_PACE: Final = 2.0
+"""Seconds between looks at who should run etcd."""
+_RENEW_RETRY: Final = 30.0
+
+
+class Stores:
+    """Runs etcd here if this host should, and serves the join port then.
+
+    Attributes:
+        process: etcd on this host.
+        hosts: Who has a vote, as known last.
+        wanted: Who should run etcd.
+        trouble: What went wrong last; "" if nothing did.
+    """
+
+    def __init__(self, ship: Membership) -> None:
+        self._ship = ship
+        self.process = EtcdMember(ship.folder.etcd)
+        self.hosts: tuple[HostId, ...] = ()
+        self.wanted: tuple[HostId, ...] = ()
+        self.members: tuple[Member, ...] = ()
+        self.trouble = ""
+        self._kicked = asyncio.Event()
+        self._config: EtcdConfig | None = None
+        self._reconfigured = asyncio.Event()
+        self._stopped = False
+        self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
+
+    @property
+    def runs_here(self) -> bool:
+        """Is this host one of those that have the store?"""
+        return self._ship.me in self.hosts
+
+    def kick(self) -> None:
+        """Look again soon."""
+        self._kicked.set()
+
+    async def run(self) -> None:
+        """Keep etcd, the join port and certificates as they should be, until cancelled."""
+        if self.process.has_data and not self._ship.member.foreign:
+            self._run_etcd(self.config("existing", ()))
+        self._note_signing()
+        services: Sequence[Callable[[], Awaitable[None]]] = (
+            self._keep_etcd,
+            self._decide_often,
+            self._serve_joins,
+            self._renew_in_time,
+        )
+        async with asyncio.TaskGroup() as group:
+            for service in services:
+                group.create_task(_coroutine(service))
+
+    async def stop(self) -> None:
+        """End etcd here for good: this host is no member any more."""
+        self._stopped = True
+        self._run_etcd(None)
+        await self.process.wipe()
+        self._ship.folder.credentials.drop_authority()
+
+    # -- the process ------------------------------------------------------------------------
+
+    def config(
+        self, state: Literal["new", "existing"], members: tuple[tuple[str, Urls], ...]
+    ) -> EtcdConfig:
+        """Say how etcd is started here."""
+        files = self._ship.folder.credentials
+        cluster = self._ship.cluster
+        addresses = self._ship.commons.host.addresses
+        return EtcdConfig(
+            name=self._ship.me,
+            addresses=addresses,
+            ports=cluster.ports,
+            certificate=files.certificate,
+            key=files.key,
+            ca=files.ca,
+            crl=files.crl,
+            members=members or ((self._ship.me, peer_urls(addresses, cluster.ports)),),
+            state=state,
+            token=cluster.id,
+        )
+
+    def _run_etcd(self, config: EtcdConfig | None) -> None:
+        if config != self._config:
+            self._config = config
+            self._reconfigured.set()
+
+    async def _keep_etcd(self) -> None:
+        while True:
+            self._reconfigured.clear()
+            config = self._config
+            if config is None:
+                await self._reconfigured.wait()
+                continue
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(self.process.keep_running(config))
+                await self._reconfigured.wait()
+                keeping.cancel()
+
+    # -- who runs it ------------------------------------------------------------------------
+
+    async def _decide_often(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PACE):
+                    await self._kicked.wait()
+            self._kicked.clear()
+            self._note_signing()
+            if self._stopped or not self._ship.session.online:
+                continue
+            try:
+                await self._revoke()
+                if not self._ship.member.foreign:
+                    await self._decide()
+                self.trouble = self.process.trouble
+            except SeawayError as err:
+                self.trouble = str(err)
+                log.info("store_step_failed", error=str(err))
+
+    async def _decide(self) -> None:
+        ship = self._ship
+        await self._look()
+        peers = peer_urls(ship.commons.host.addresses, ship.cluster.ports)
+        mine = find_member(self.members, ship.me, peers)
+        if ship.me in self.wanted:
+            if not ship.folder.credentials.can_sign:
+                await self._fetch_authority()
+            if mine is None or mine.learner or not mine.name:
+                await self._join(peers)
+            elif set(mine.peer_urls) != set(peers):
+                await ship.session.etcd.update_member(mine.id, peers)
+            if self._config is None or self._config.addresses != ship.commons.host.addresses:
+                self._run_etcd(self.config("existing", ()))
+        elif mine is not None and len(self.wanted) > 0:
+            await self._leave(peers)
+        elif ship.folder.credentials.can_sign:
+            ship.folder.credentials.drop_authority()
+        await self._remove_strangers()
+
+    async def _look(self) -> None:
+        ship = self._ship
+        self.members = await ship.session.etcd.members()
+        known = ship.commons.hosts
+        self.hosts = tuple(HostId(m.name) for m in self.members if not m.learner and m.name)
+        members = {HostId(m.name) for m in self.members} & known.keys()
+        self.wanted = wanted_stores(
+            list(known.values()), members, ship.commons.alive, ship.cluster.stores
+        )
+        await ship.remember_stores()
+
+    async def _fetch_authority(self) -> None:
+        ship = self._ship
+        files = ship.folder.credentials
+        found = await join_client.fetch_authority(self.servers(), files)
+        files.save_authority(found.certificate, found.key)
+        ship.folder.credentials.revoke(ship.cluster.revoked)
+
+    async def _join(self, peers: Urls) -> None:
+        """Become a member of etcd, step by step; each may have been done before a crash."""
+        ship = self._ship
+        members = await join_as_learner(ship.session.etcd, self.process, ship.me, peers)
+        if members is None:
+            return  # another host is just joining: later
+        self._run_etcd(self.config("existing", members))
+        async with asyncio.timeout(60):
+            await promote(ship.session.etcd, ship.me, peers)
+        await self._look()
+        ship.core_events("store_joined")
+
+    async def _leave(self, peers: Urls) -> None:
+        successors = [h for h in self.wanted if h != self._ship.me]
+        self._run_etcd(None)
+        try:
+            await leave(self._ship.session.etcd, self.process, self._ship.me, peers, successors)
+        except SeawayError:
+            self._run_etcd(self.config("existing", ()))
+            raise
+        self._ship.folder.credentials.drop_authority()
+        self._ship.core_events("store_left")
+
+    async def leave_for_good(self) -> None:
+        """Give up this host's part of the store, as it leaves the cluster; fine if it has none.
+
+        Raises:
+            Conflict: It is the only one, and other hosts are in the cluster.
+            StoreError: The others do not answer.
+        """
+        ship = self._ship
+        if ship.member.foreign or len(ship.commons.hosts) == 1:
+            return
+        await self._look()
+        peers = peer_urls(ship.commons.host.addresses, ship.cluster.ports)
+        self._stopped = True
+        if find_member(self.members, ship.me, peers) is None:
+            return
+        rest = [host for host in ship.commons.hosts.values() if host.id != ship.me]
+        voters = {h for h in self.hosts if h != ship.me}
+        if not voters:
+            self._stopped = False
+            raise Conflict(
+                "this host has the cluster's only store: let another host have it first, with "
+                f"'seaway node drain {ship.member.name}', or remove the others "
+                f"({', '.join(h.name for h in rest[:5])})"
+            )
+        await ship.session.etcd.remove_member(self._own_member(peers).id)
+
+    def _own_member(self, peers: Urls) -> Member:
+        found = find_member(self.members, self._ship.me, peers)
+        assert found is not None
+        return found
+
+    async def _remove_strangers(self) -> None:
+        """Members whose host has been removed count against the majority for ever."""
+        ship = self._ship
+        if ship.me != next((h for h in self.hosts if h in ship.commons.alive), None):
+            return  # one of us is enough
+        for member in self.members:
+            if member.name and HostId(member.name) not in ship.commons.hosts:
+                await ship.session.etcd.remove_member(member.id)
+
+    async def _revoke(self) -> None:
+        """Have removed hosts' certificates refused, and their open connections ended."""
+        ship = self._ship
+        files = ship.folder.credentials
+        if files.can_sign and files.revoke(ship.cluster.revoked):
+            ship.core_events("certificates_revoked")
+            if self._config is not None:
+                await self.process.restart(self._config)
+
+    async def statuses(self) -> dict[str, Status | None]:
+        """Ask every member how it is; None for one that does not answer."""
+        etcd = self._ship.session.etcd
+
+        async def ask(member: Member) -> Status | None:
+            for url in member.client_urls:
+                with suppress(SeawayError, TimeoutError):
+                    async with asyncio.timeout(2):
+                        return await etcd.status(url)
+            return None
+
+        async with asyncio.TaskGroup() as group:
+            asked = {m.name: group.create_task(ask(m)) for m in self.members}
+        return {name: task.result() for name, task in asked.items()}
+
+    def urls(self) -> Urls:
+        """Where this host's own etcd answers."""
+        return client_urls(self._ship.commons.host.addresses, self._ship.cluster.ports)
+
+    # -- letting others in ----------------------------------------------------------------------
+
+    def _note_signing(self) -> None:
+        """Open or close the join port: only who can sign lets others in."""
+        signs = self._ship.folder.credentials.can_sign and self._ship.commons.cluster is not None
+        (self._signs.set if signs else self._signs.clear)()
+        (self._signs_no_more.clear if signs else self._signs_no_more.set)()
+
+    async def _serve_joins(self) -> None:
+        files = self._ship.folder.credentials
+        while True:
+            await self._signs.wait()
+            try:
+                listeners = listen(self._ship.cluster.ports.join)
+            except SeawayError as err:
+                self.trouble = str(err)
+                await asyncio.sleep(_PACE)
+                continue
+            async with asyncio.TaskGroup() as group:
+                server = JoinServer(files, Gate(self._ship))
+                serving = group.create_task(server.serve(listeners))
+                await self._signs_no_more.wait()
+                serving.cancel()
+
+    # -- certificates -----------------------------------------------------------------------------
+
+    def servers(self) -> list[Server]:
+        """Name the join ports of the hosts that run the store, ours left out."""
+        ship = self._ship
+        port = ship.cluster.ports.join
+        known = [ship.commons.hosts[h] for h in self.hosts if h in ship.commons.hosts]
+        others = [h for h in known or ship.commons.hosts.values() if h.id != ship.me]
+        return [Server(str(a), port) for host in others for a in host.addresses]
+
+    async def _renew_in_time(self) -> None:
+        files = self._ship.folder.credentials
+        while True:
+            wait = files.validity().renew - time.time()
+            addresses = self._ship.commons.host.addresses
+            certified = self._certified
+            if wait > 0 and addresses == certified:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait, _RENEW_RETRY)):
+                        await self._ship.overlay.moved.wait()
+                    self._ship.overlay.moved.clear()
+                continue
+            try:
+                await self._renew()
+                self._certified = addresses
+            except Removed:
+                await self._ship.is_removed()
+                return
+            except SeawayError as err:
+                log.warning("certificate_not_renewed", error=str(err))
+                await asyncio.sleep(_RENEW_RETRY)
+
+    _certified: object = None
+
+    async def _renew(self) -> None:
+        ship = self._ship
+        files = ship.folder.credentials
+        host = ship.commons.host
+        if files.can_sign:
+            from seaway.cluster.pki import Holder  # noqa: PLC0415 - only who signs needs it
+
+            files.sign_own(Holder(id=host.id, name=host.name, addresses=host.addresses))
+        else:
+            request = RenewRequest(
+                id=host.id,
+                csr=files.request(host.name),
+                addresses=tuple(map(str, host.addresses)),
+            )
+            found = await join_client.renew(self.servers(), files, request)
+            files.save(found.certificate, found.ca)
+        ship.use_certificate()
+        log.info("certificate_renewed")
+
+
+async def _coroutine(service: Callable[[], Awaitable[None]]) -> None:
+    await service()
