@@ -21,6 +21,8 @@ fi
 readonly KERNEL=$CACHE/kernel RESULTS=$CACHE/results
 readonly ACCEL=${SEAWAY_VM_ACCEL:-tcg} MINUTES=${SEAWAY_VM_MINUTES:-30}
 readonly BOOT_MODULES=(virtio_pci 9pnet_virtio 9p overlay) # between the kernel and our files
+# Beside those that are marked needs_kernel: what is close to the kernel.
+readonly TESTS=(tests/netns/test_{wireguard,vxlan,plan_applied,netlink,conntrack}.py)
 
 say() { echo "test-vm: $*" >&2; }
 die() {
@@ -138,15 +140,18 @@ run_machine() { # shows the console and keeps it among the results; returns when
 
 # --- main -----------------------------------------------------------------------------------------
 
-[ $# -gt 0 ] || set -- tests/vm
-packaging/setup.sh vm
-[ -x .venv/bin/python ] || packaging/setup.sh python
+if [ $# = 0 ]; then # wireguard-go and the rest of the tests are for make test
+  mapfile -t marked < <(grep -rl --include 'test_*.py' needs_kernel tests)
+  set -- "${marked[@]}" "${TESTS[@]}" -k "not wireguard-go"
+fi
+packaging/setup.sh vm python
 set_up_kernel
 VERSION=$(ls "$KERNEL/lib/modules")
 rm -rf "$RESULTS" "$CACHE/console"
 mkdir "$RESULTS"
 mkfifo "$CACHE/console"
-printf '%q ' -ra --durations=5 --timeout=600 -p no:cacheprovider "$@" >"$RESULTS/arguments"
+[ -t 1 ] && color=yes || color=no
+printf '%q ' -ra --color=$color --durations=5 --timeout=600 -p no:cacheprovider "$@" >"$RESULTS/arguments"
 pack_initramfs "$CACHE/initramfs"
 
 say "booting Linux $VERSION ($ACCEL); there is nothing to see for a while"
