@@ -43,9 +43,9 @@ def three():
 
 
 @asynccontextmanager
-async def client(*members, tls=None, timeout=3.0):
+async def client(*members, tls=None, patience=3.0):
     """Talk to these members, in this order."""
-    made = Etcd([member.url for member in members], tls, timeout)
+    made = Etcd([member.url for member in members], tls, patience)
     try:
         yield made
     finally:
@@ -273,7 +273,7 @@ def test_a_client_survives_the_store_s_restart():
     """A watch ends when etcd is killed, goes on after its start, and has missed nothing."""
 
     async def steps(member):
-        async with client(member, timeout=1) as etcd:
+        async with client(member, patience=1) as etcd:
             start = 1 + await etcd.txn([], [Write("/a", b"")])
             await etcd.txn([], [Write("/b", b"")])
             async with aclosing(etcd.watch(["/"], start)) as batches:
@@ -338,7 +338,7 @@ def test_a_change_without_an_answer_is_unsure(three):
     """A frozen member may have taken it; reads just go to the next one."""
 
     async def steps():
-        async with client(*three, timeout=0.5) as etcd:
+        async with client(*three, patience=0.5) as etcd:
             await etcd.txn([], [Write("/a", b"")])
             three[0].send(signal.SIGSTOP)
             try:
@@ -356,7 +356,7 @@ def test_a_frozen_member_does_not_keep_a_watch_silent(three):
     """A watch that hears nothing asks whether its member lives, and ends if not."""
 
     async def steps():
-        async with client(*three, timeout=0.5) as etcd:
+        async with client(*three, patience=0.5) as etcd:
             start = await etcd.txn([], [Write("/a", b"")])
             async with aclosing(etcd.watch(["/"], start, silence=0.3)) as batches:
                 while not (await anext(batches)).events:

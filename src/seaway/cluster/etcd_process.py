@@ -37,6 +37,7 @@ log = structlog.get_logger()
 Urls = tuple[str, ...]
 
 LOG_BYTES: Final = 8 << 20
+"""How long its log may get; half of that at its start."""
 QUOTA_BYTES: Final = 8 << 30
 """What etcd advises at most; a cluster of a thousand hosts needs a hundredth of it."""
 
@@ -177,8 +178,7 @@ class EtcdMember:
         with suppress(ChildProcessError):
             if pid:
                 os.waitpid(pid, os.WNOHANG)  # one of our own that has ended ends for good
-        # What has ended and is nobody's to reap still has its number, but no command line.
-        return processes.alive(pid, started) and _command_line(pid) != b""
+        return processes.alive(pid, started) and not _unreaped(pid)
 
     async def ensure_running(self, config: EtcdConfig) -> bool:
         """Start it; leave one that runs with these settings, restart one with others.
@@ -378,6 +378,13 @@ def _spawn(program: str, args: tuple[str, ...], log_file: Path) -> int:
         setsigmask=(),
         setsigdef=(signal.SIGINT, signal.SIGPIPE),
     )
+
+
+def _unreaped(pid: int) -> bool:
+    """It has ended, and its number is still taken: its parent has not asked (proc(5), stat)."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
 
 
 def _command_line(pid: int) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from seaway.cluster.etcd_process import EtcdMember, Urls
 from seaway.errors import Conflict, NotFound, StoreError
@@ -15,6 +16,15 @@ from seaway.model.cluster import Host, HostId
 from seaway.store.etcd import Etcd, Member, Refused, Unsure
 
 _SYNC_SECONDS = 0.5
+
+_LATER: Final = (
+    "too many learner",  # one at a time
+    "in sync with leader",
+    "not enough started",
+    "unhealthy cluster",  # the members have to be connected for five seconds
+    "member not found",  # it was removed within this second, and ids are made of seconds
+)
+"""Parts of the reasons for which etcd may do tomorrow what it refuses now."""
 
 
 def wanted_stores(
@@ -72,8 +82,8 @@ async def join_as_learner(
         client: Talks to the others.
 
     Returns:
-        All members, as EtcdConfig takes them, to start etcd with; None if somebody else is
-        about to join: try again later.
+        All members, as EtcdConfig takes them, to start etcd with; None if that has to wait,
+        as when somebody else is about to join: try again a second later.
     """
     members = await _members(client)
     mine = find_member(members, name, peers)
@@ -88,9 +98,10 @@ async def join_as_learner(
         if announced is None:
             return None
         members = announced
+    mine = find_member(members, name, peers)
     return tuple(
-        (name, peers) if member == find_member(members, name, peers) else _others(member)
-        for member in members
+        (name, peers) if member == mine else (member.name or f"{member.id:x}", member.peer_urls)
+        for member in sorted(members, key=lambda member: member.id)
     )
 
 
@@ -104,7 +115,7 @@ async def _announce(client: Etcd, name: HostId, peers: Urls) -> tuple[Member, ..
     try:
         return (await client.add_learner(peers))[1]
     except Refused as err:
-        if "too many learner" in err.reason:
+        if any(words in err.reason for words in _LATER):
             return None
         if "Peer URLs already exists" not in err.reason:
             raise
@@ -114,10 +125,6 @@ async def _announce(client: Etcd, name: HostId, peers: Urls) -> tuple[Member, ..
     if find_member(members, name, peers) is None:
         raise StoreError("the store did not take this host as a member: try again")
     return members
-
-
-def _others(member: Member) -> tuple[str, Urls]:
-    return member.name or f"{member.id:x}", member.peer_urls
 
 
 async def promote(client: Etcd, name: HostId, peers: Urls) -> None:
@@ -136,7 +143,7 @@ async def promote(client: Etcd, name: HostId, peers: Urls) -> None:
         try:
             await client.promote(mine.id)
         except Refused as err:
-            if "in sync with leader" not in err.reason and "not enough started" not in err.reason:
+            if not any(words in err.reason for words in _LATER):
                 raise
         except Unsure:
             pass
@@ -159,7 +166,7 @@ async def leave(
 
     Raises:
         Conflict: It is the only one, and all is lost with it, or a successor has no vote yet.
-        Refused: Too few of the others are up.
+        Refused: Too few of the others are up, or have been for five seconds.
     """
     members = await _members(client)
     mine = find_member(members, name, peers)
