@@ -29,11 +29,15 @@ from seaway.plan.resources import (
 )
 from tests.support.netns import Refused, wait_until
 from tests.support.tunnel import Side, block, talk, tunnel_address, two_hosts
-from tests.support.wireguard import WAYS, needs_wireguard, running, use
+from tests.support.wireguard import WAYS, WIREGUARD_GO, needs_wireguard, running, use
 
 MTU = 1420
 PORT = 7904
 _serial = itertools.count()
+
+
+IN_A_PROCESS = pytest.mark.parametrize("sides", [WIREGUARD_GO], indirect=True)
+"""For tests of what the kernel's WireGuard cannot suffer."""
 
 
 class Keys:
@@ -225,11 +229,10 @@ def test_what_others_break_is_put_right(joined, kind):
     assert peer == seen(a).public_key
 
 
+@IN_A_PROCESS
 def test_a_wireguard_go_that_was_killed_is_made_anew(joined):
     """Its link goes with it, and one look brings all of it back."""
     a, b = joined
-    if a.way == wireguard.KERNEL:
-        pytest.skip("the kernel's WireGuard is no process")
     (pid,) = running(a.keys.link[1])
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: a.keys.link[1] not in a.host.run("ip -o link"))
@@ -240,11 +243,10 @@ def test_a_wireguard_go_that_was_killed_is_made_anew(joined):
     talk(a, b)
 
 
+@IN_A_PROCESS
 def test_a_wireguard_go_whose_socket_was_deleted_is_made_anew(joined):
     """Its socket deleted, it ends, as it says in its book; one look brings it back."""
     a, b = joined
-    if a.way == wireguard.KERNEL:
-        pytest.skip("the kernel's WireGuard is no process")
     (wireguard.SOCKETS / f"{a.keys.link[1]}.sock").unlink()
     wait_until(lambda: not running(a.keys.link[1]))
 

@@ -16,10 +16,8 @@ needs_wireguard = pytest.mark.skipif(not wireguard.available(), reason=wireguard
 _KERNEL = pytest.mark.skipif(not features.wireguard(), reason="this kernel has no WireGuard")
 _GO = pytest.mark.skipif(not features.installed("wireguard-go"), reason="no wireguard-go here")
 
-WAYS = (
-    pytest.param(wireguard.KERNEL, marks=_KERNEL),
-    pytest.param(wireguard.WIREGUARD_GO, marks=_GO),
-)
+WIREGUARD_GO = pytest.param(wireguard.WIREGUARD_GO, marks=_GO)
+WAYS = (pytest.param(wireguard.KERNEL, marks=_KERNEL), WIREGUARD_GO)
 """For parametrize: each in turn, as far as it is here."""
 
 

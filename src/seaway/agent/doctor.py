@@ -103,6 +103,11 @@ def _kernel(facts: Facts) -> Said:
             "wireguard-go does it without the kernel",
             _install("wireguard-go"),
         )
+    if not kernel.wg:
+        yield warn(
+            "there is no wg command, so networks between hosts cannot be encrypted",
+            _install("wireguard-tools"),
+        )
     there = ", ".join(sorted(kernel.kinds))
     yield ok(f"Linux {_dotted(kernel.version)} makes links of kind {there}")
 

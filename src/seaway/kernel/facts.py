@@ -39,6 +39,7 @@ class Kernel:
         nft_words: nft's first line of complaint, or "".
         conntrack_netlink: Connections can be listed and deleted one by one.
         wireguard_go: The wireguard-go program is installed.
+        wg: The wg program is, which tells either WireGuard what to do.
     """
 
     version: Version
@@ -48,6 +49,7 @@ class Kernel:
     nft_words: str = ""
     conntrack_netlink: bool
     wireguard_go: bool
+    wg: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import resource
-import shutil
 import socket
 import struct
 import subprocess
@@ -109,7 +108,8 @@ def _kernel() -> Kernel:
         refused=refused,
         nft_words=words,
         conntrack_netlink=features.conntrack_netlink(),
-        wireguard_go=shutil.which("wireguard-go") is not None,
+        wireguard_go=features.installed("wireguard-go"),
+        wg=features.installed("wg"),
     )
 
 
@@ -117,14 +117,14 @@ def _engine() -> Engine:
     # `podman info` would tell more, but creates Podman's folders where there are none
     return Engine(
         podman=_podman(),
-        runtimes=tuple(name for name in _RUNTIMES if shutil.which(name)),
+        runtimes=tuple(filter(features.installed, _RUNTIMES)),
         cgroup=2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1,
         systemd=_SYSTEMD.is_dir(),
     )
 
 
 def _podman() -> Version | None:
-    if shutil.which("podman") is None:
+    if not features.installed("podman"):
         return None
     done = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=False)
     return features.version(done.stdout)
