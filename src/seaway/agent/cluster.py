@@ -18,6 +18,7 @@ from seaway.agent.core import new_id, now
 from seaway.agent.gate import host_claims
 from seaway.agent.member import Member, MemberFolder
 from seaway.agent.membership import Membership
+from seaway.agent.mirror import Mirror
 from seaway.agent.overlay import has_vxlan
 from seaway.agent.requests import InitRequest, JoinClusterRequest, parse_address
 from seaway.cluster import join_client
@@ -107,6 +108,7 @@ class ClusterService:
             cluster = _with_secret(cluster, token.secret)
             urls = await self._store(request, cluster, host)
             await self._write_first(request, urls, cluster, host, token.secret)
+            self._seed(cluster, host)
             self._folder.save(
                 Member(
                     host=host.id,
@@ -118,7 +120,7 @@ class ClusterService:
                     advertise=tuple(request.advertise),
                 )
             )
-            ship = await self._begin(cluster)
+            ship = await self._begin()
         self._core.events.add("cluster_made", cluster.id)
         return ship
 
@@ -234,6 +236,8 @@ class ClusterService:
             files.save(found.certificate, found.ca)
             self._keep_foreign_tls(found.etcd_ca, found.etcd_certificate, found.etcd_key)
             cluster = decode(Cluster, found.cluster.encode())
+            host = replace(self._new_host(addresses), id=HostId(found.id), number=found.number)
+            self._seed(cluster, host)
             self._folder.save(
                 Member(
                     host=found.id,
@@ -245,7 +249,7 @@ class ClusterService:
                     advertise=tuple(request.advertise),
                 )
             )
-            ship = await self._begin(cluster)
+            ship = await self._begin()
         self._core.events.add("cluster_joined", cluster.id, number=found.number)
         return ship
 
@@ -269,12 +273,18 @@ class ClusterService:
                     await self._end()
                 raise
 
-    async def _begin(self, cluster: Cluster) -> Membership:
+    def _seed(self, cluster: Cluster, host: Host) -> None:
+        """Know at the next start what only the store has so far."""
+        mirror = Mirror(self._folder.mirror)
+        first = ((keys.CLUSTER, encode(cluster)), (keys.host(host.id), encode(host)))
+        mirror.put([(key, value, 0) for key, value in first])
+        mirror.close()
+
+    async def _begin(self) -> Membership:
         """Be a member, and wait until the store knows everything that this host has."""
         member = self._folder.load()
         assert member is not None
         ship = Membership(self._core, self._folder, member)
-        ship.commons.cluster = cluster
         self._core.cluster, self._core.state.shared = ship, ship.session
         await ship.prepare()
         self._changed.set()

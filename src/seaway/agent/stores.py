@@ -157,7 +157,8 @@ class Stores:
                 await self._fetch_authority()
             if mine is None or mine.learner or not mine.name:
                 await self._join(peers)
-            elif set(mine.peer_urls) != set(peers):
+                return
+            if set(mine.peer_urls) != set(peers):
                 await ship.session.etcd.update_member(mine.id, peers)
             if self._config is None or self._config.addresses != ship.commons.host.addresses:
                 self._run_etcd(self.config("existing", ()))
@@ -312,10 +313,10 @@ class Stores:
 
     async def _renew_in_time(self) -> None:
         files = self._ship.folder.credentials
+        certified = self._ship.commons.host.addresses
         while True:
             wait = files.validity().renew - time.time()
             addresses = self._ship.commons.host.addresses
-            certified = self._certified
             if wait > 0 and addresses == certified:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(wait, _RENEW_RETRY)):
@@ -324,15 +325,13 @@ class Stores:
                 continue
             try:
                 await self._renew()
-                self._certified = addresses
+                certified = addresses
             except Removed:
                 await self._ship.is_removed()
                 return
             except SeawayError as err:
                 log.warning("certificate_not_renewed", error=str(err))
                 await asyncio.sleep(_RENEW_RETRY)
-
-    _certified: object = None
 
     async def _renew(self) -> None:
         ship = self._ship

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Final
+from typing import Final, cast
 
 from seaway.errors import Exhausted
 from seaway.ipam.addresses import allocate, reserved
@@ -96,7 +96,7 @@ def front_half(block: Prefix) -> Prefix:
     """Return the part that its owner may hand out without asking."""
     if block.prefixlen == block.max_prefixlen:
         return block
-    return next(iter(block.subnets(prefixlen_diff=1)))
+    return next(iter(cast("Iterator[Prefix]", block.subnets(prefixlen_diff=1))))
 
 
 def pick(

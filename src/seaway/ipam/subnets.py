@@ -94,7 +94,7 @@ def _home(what: str, address: Address, subnets: Sequence[Subnet]) -> int:
 
 def _with_gateway(subnet: Subnet, driver: Driver) -> Subnet:
     """Without one named, a routed network's gateway is the first address not reserved."""
-    if subnet.gateway is not None or driver is not Driver.BRIDGE:
+    if subnet.gateway is not None or driver is Driver.MACVLAN:
         return subnet
     gateway = ip_address(gateway_of(subnet.cidr))
     while gateway in subnet.reserved.values() and gateway + 1 in subnet.cidr:
