@@ -47,7 +47,6 @@ def cluster(**changes):
         "online": True,
         "since": 0.0,
         "stores": stores,
-        "stores_wanted": 3,
         "hosts": {"total": 3, "alive": 3},
         "lease": 20,
         "ports": {"join": 7900},
@@ -68,7 +67,7 @@ def node(name, **changes):
         "addresses": ["192.0.2.1", "2001:db8:5ea::1"],
         "status": "ready",
         "store": "yes",
-        "wireguard": "kernel",
+        "wireguard": "cHVibGljIGtleQ==",
         "containers": 4,
         "version": "0.1.0",
         "self": False,
@@ -335,7 +334,7 @@ def test_listing_hosts(agent, capsys):
         "CONTAINERS",
         "VERSION",
     ] == head
-    assert ["host1 *", "192.0.2.1, 2001:db8:5ea::1", "ready", "leader", "kernel", "1"] == first[:6]
+    assert ["host1 *", "192.0.2.1, 2001:db8:5ea::1", "ready", "leader", "yes", "1"] == first[:6]
     assert ["host2", "192.0.2.1, 2001:db8:5ea::1", "drained", "-", "-", "2"] == second[:6]
     assert 0 == main(["node", "ls", "-q"])
     assert "host1\nhost2\n" == capsys.readouterr().out

@@ -126,7 +126,7 @@ def render(found: Any) -> str:
         ("This host", f"{found['host']}, number {found['number']}, {_line(found)}"),
         ("Encryption", f"{encryption(found)}, keys of generation {found['generation']}"),
         ("Lease", f"{found['lease']} s"),
-        ("Ports", _ports(found["ports"]["join"])),
+        ("Ports", _ports(found["ports"]["join"]) if found["ports"] else "not known yet"),
         ("Certificate", f"expires in {_span(found['certificate_expires'] - time.time())}"),
     ]
     lines = "".join(f"{name:<13}{text}\n" for name, text in rows)
@@ -142,9 +142,9 @@ def stores(found: list[Any]) -> str:
             store["address"],
             "yes" if store["leader"] else "-",
             "joining" if store["learner"] else "yes" if store["healthy"] else "no",
-            f"{store['size'] / 1e6:.1f} MB" if store["size"] else "-",
+            _size(store["size"]) if store["size"] else "-",
         ]
-        for store in found
+        for store in sorted(found, key=lambda store: str(store["host"]))
     ]
     return table(["STORE", "ADDRESS", "LEADER", "HEALTHY", "DB SIZE"], cells)
 
@@ -220,6 +220,10 @@ def _line(found: Any) -> str:
 
 def _many(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _size(octets: int) -> str:
+    return f"{octets / 1e3:.0f} kB" if octets < 1e6 else f"{octets / 1e6:.1f} MB"
 
 
 def _span(seconds: float) -> str:

@@ -97,6 +97,7 @@ def agent(parsed: Parsed, _words: object) -> int:
         Settings(
             state_dir=folder("state-dir") or Path("/var/lib/seaway"),
             run_dir=folder("run-dir") or Path("/run/seaway"),
+            node_name=parsed.flag("node-name").value or "",
             podman_root=folder("podman-root"),
             image_store=folder("image-store"),
         )

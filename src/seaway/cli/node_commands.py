@@ -67,7 +67,7 @@ def _record(node: Any) -> dict[str, object]:
         "Address": ", ".join(node["addresses"]),
         "Status": node["status"],
         "Store": node["store"] or "-",
-        "WireGuard": node["wireguard"] or "-",
+        "WireGuard": "yes" if node["wireguard"] else "-",
         "Number": node["number"],
         "Containers": node["containers"],
         "Version": node["version"],

@@ -63,12 +63,15 @@ def form(lab: Lab, report: Callable[[str], None], ask: Ask = ask) -> None:
     newcomers = [host for host in hosts if host not in members]
     if not newcomers:
         return
-    if not members:
+    made = not members
+    if made:
         report(f"{hosts[0].name} makes a cluster")
         ask(hosts[0], "POST", "/v1/cluster", {})
         members = [newcomers.pop(0)]
     _join(members[0], newcomers, report, ask)
-    _wait_complete(members[0], len(hosts), ask)
+    # A cluster that somebody else made may be meant to have another number of stores.
+    stores = (3 if len(hosts) >= 3 else 1) if made else 0
+    _wait_complete(members[0], len(hosts), stores, ask)
 
 
 def forget(lab: Lab, gone: Sequence[Machine], ask: Ask = ask) -> None:
@@ -92,10 +95,10 @@ def _join(
         ask(host, "POST", "/v1/cluster/join", wanted)
 
 
-def _wait_complete(seed: Machine, hosts: int, ask: Ask) -> None:
-    """Wait until all hosts are alive and there are as many healthy stores as there shall be."""
+def _wait_complete(seed: Machine, hosts: int, stores: int, ask: Ask) -> None:
+    """Wait until that many hosts are alive, and that many stores healthy, and all others too."""
     deadline = time.monotonic() + COMPLETE_SECONDS
-    while (missing := _missing(ask(seed, "GET", "/v1/cluster"), hosts)) != "":
+    while (missing := _missing(ask(seed, "GET", "/v1/cluster"), hosts, stores)) != "":
         if time.monotonic() > deadline:
             raise StoreError(
                 f"the cluster is not complete after {COMPLETE_SECONDS:.0f} s, {missing}: "
@@ -104,14 +107,13 @@ def _wait_complete(seed: Machine, hosts: int, ask: Ask) -> None:
         time.sleep(_PACE)
 
 
-def _missing(found: Any, hosts: int) -> str:
+def _missing(found: Any, hosts: int, stores: int) -> str:
     alive = found["hosts"]["alive"]
     healthy = sum(1 for s in found["stores"] if s["healthy"] and not s["learner"])
+    wanted = max(stores, len(found["stores"]))
     if alive < hosts:
         return f"{alive} of {hosts} hosts alive"
-    if healthy < max(found["stores_wanted"], len(found["stores"])):
-        return f"{healthy} of {found['stores_wanted']} stores healthy"
-    return ""
+    return f"{healthy} of {wanted} stores healthy" if healthy < wanted else ""
 
 
 def _message(text: str) -> str:
