@@ -5,19 +5,19 @@ host 192.0.2.1 eth0 --- 192.0.2.2 eth0 router 198.18.0.1 eth1 --- 198.18.0.2 eth
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
-from ipaddress import ip_address
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from seaway.agent.drift import DriftMonitor
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns, offload, underlay
 from seaway.kernel.apply import Applier
 from seaway.plan.carriers import UnderlayPath
 from seaway.plan.diff import Diff
-from seaway.plan.resources import Fdb, Link, LinkKind
+from seaway.plan.resources import VXLAN_LINKS, Fdb, Link, LinkAddress, LinkKind, Neighbour, Route
+from tests.support.ears import Ears
 from tests.support.netns import cable, namespaces, wait_until
 
 NEXT = {4: ip_address("192.0.2.2"), 6: ip_address("2001:db8::2")}
@@ -83,7 +83,7 @@ def test_what_the_kernel_has_learnt_counts(site, version):
     site.router.run("ip link set eth1 mtu 1280")
     with asking(site) as sock:
         before = underlay.path_to(sock, FAR[version])
-        send_large(site, version)
+        send_large(site, FAR[version])
         wait_until(lambda: underlay.path_to(sock, FAR[version]).mtu == 1280)
         after = underlay.path_to(sock, NEXT[version])
 
@@ -91,7 +91,7 @@ def test_what_the_kernel_has_learnt_counts(site, version):
     assert 1500 == after.mtu
 
 
-def send_large(site, version):
+def send_large(site, to):
     """Send a packet that the router cannot forward whole."""
     site.python(
         "import socket, sys\n"
@@ -99,7 +99,7 @@ def send_large(site, version):
         "s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)\n"
         "s.setsockopt(*((41, 23, 2) if v6 else (0, 10, 2)))\n"  # IP_PMTUDISC_DO
         "s.connect((sys.argv[1], 9)); s.send(bytes(1400))",
-        str(FAR[version]),
+        str(to),
     )
 
 
@@ -149,47 +149,9 @@ def test_checksum_offload_is_set(site):
     assert (True, False, True) == (before, off, on)
 
 
-class Heard(list):
-    """What a DriftMonitor in a namespace says, once."""
-
-    def __init__(self, host) -> None:
-        super().__init__()
-        self.known = {}
-        self.path = str(host.path)
-        with netns.inside(str(host.path)):
-            self.applier = Applier()
-            self.monitor = DriftMonitor(
-                lambda: self.known,
-                self.applier.ports,
-                self.append,
-                lambda: None,
-                lambda: self.append("underlay"),
-            )
-
-    def after(self, do) -> list[str]:
-        """Do something, and return what was said about it."""
-
-        async def work():
-            listening = asyncio.ensure_future(self.monitor.run())
-            await asyncio.sleep(0)
-            self.clear()
-            await asyncio.to_thread(do)
-            # What the kernel has announced by then has been read when the loop comes round.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            listening.cancel()
-
-        try:
-            with netns.inside(self.path):
-                asyncio.run(work())
-        finally:
-            self.applier.close()
-        return list(self)
-
-
 def heard(host, command):
     """Return what is said of a command."""
-    return Heard(host).after(lambda: host.run(command))
+    return Ears(host).after(lambda: host.run(command))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +189,33 @@ def test_another_way_is_heard_of(site, command):
 def test_what_changes_no_way_is_not(site, command):
     """Links without addresses, repetitions, neighbours, and routes of ours."""
     assert "underlay" not in heard(site, command)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_tunnel_learns_that_its_way_is_narrow(site, version):
+    """Outer packets are not cut by routers, so the host hears of it, and asking tells."""
+    site.router.run("ip link set eth1 mtu 1280")
+    link, there = VXLAN_LINKS[version], ip_address("169.254.64.2")
+    device = replace(TUNNEL, name=link, family=version)
+    with asking(site) as sock:
+        applier = Applier()
+        applier.apply(
+            Diff(
+                create=(
+                    device,
+                    LinkAddress(link=link, address=ip_address("169.254.64.1"), prefixlen=32),
+                    replace(ENTRY, link=link, to=FAR[version]),
+                    Neighbour(link=link, address=there, mac=ENTRY.mac),
+                    Route(to=ip_network(there), link=link),
+                )
+            )
+        )
+        applier.close()
+        assert 1500 == underlay.path_to(sock, FAR[version]).mtu
+
+        send_large(site, there)
+
+        wait_until(lambda: underlay.path_to(sock, FAR[version]).mtu == 1280)
 
 
 TUNNEL = Link(name="swx4", kind=LinkKind.VXLAN, mtu=1450, vni=7, port=7903, family=4)
@@ -277,7 +266,7 @@ def test_a_tunnel_that_we_make_anew_is_heard_of(site):
 
 def with_tunnel(site):
     """A monitor on a host with a tunnel of ours."""
-    ears = Heard(site)
+    ears = Ears(site)
     with netns.inside(str(site.path)):
         ears.applier.apply(Diff(create=(TUNNEL, ENTRY)))
     ears.known.update({item.key: item for item in (TUNNEL, ENTRY)})

@@ -27,6 +27,7 @@ from seaway.plan.resources import (
     WireGuardPeer,
     describe,
 )
+from tests.support.ears import Ears
 from tests.support.netns import Refused, wait_until
 from tests.support.tunnel import Side, block, talk, tunnel_address, two_hosts
 from tests.support.wireguard import WAYS, WIREGUARD_GO, needs_wireguard, running, use
@@ -241,6 +242,22 @@ def test_a_wireguard_go_that_was_killed_is_made_anew(joined):
 
     assert [pid] != running(a.keys.link[1])
     talk(a, b)
+
+
+@IN_A_PROCESS
+def test_a_wireguard_go_that_was_killed_is_heard_of(joined):
+    """Its link's end is announced, which asks for the look that repairs it."""
+    a, _ = joined
+    link = a.keys.link[1]
+    ears = Ears(a.host)
+    ears.known.update({item.key: item for item in a.wanted})
+
+    def work():
+        (pid,) = running(link)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: link not in a.host.run("ip -o link"))
+
+    assert f"link {link} was changed" in ears.after(work)
 
 
 @IN_A_PROCESS

@@ -18,7 +18,7 @@ from seaway.errors import InvalidSpec, NotFound
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns as namespaces
 from seaway.kernel import offload, wireguard
-from seaway.kernel.messages import OWN_ALIAS
+from seaway.kernel.messages import OWN_ALIAS, is_on_link
 from seaway.kernel.nft import Nft
 from seaway.model.names import GATEWAY_LINK, VETH_PREFIX
 from seaway.plan.resources import (
@@ -191,7 +191,9 @@ def host(sock: nl.Netlink) -> list[Resource]:
     found += _addresses(sock, ours, "")
     found += routes(sock, names)
     found += (n for n in _neighbours(sock, ours, "") if not n.address.is_multicast)
-    return found
+    # What is on a link that has to be made anew will be gone then, and is as good as not there.
+    lost = {i.name for i in found if isinstance(i, Link) and i.kind is LinkKind.LOST}
+    return [item for item in found if not (is_on_link(item) and item.link in lost)]
 
 
 class Eyes:

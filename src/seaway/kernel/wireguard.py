@@ -198,9 +198,12 @@ def remove(items: Iterable[WireGuardDevice | WireGuardPeer]) -> None:
         if isinstance(item, WireGuardPeer):
             words = ["peer", item.public_key, "remove"]
         by_link.setdefault(item.link, []).append(words)
-    there = {name for _, name in socket.if_nameindex()}
-    for link in there & by_link.keys():
+    for link in _links() & by_link.keys():
         _set(link, by_link[link])
+
+
+def _links() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
 
 
 def _device_words(old: WireGuardDevice | None, new: WireGuardDevice) -> list[str]:
@@ -246,10 +249,20 @@ def _set(link: str, groups: Iterable[Sequence[str]]) -> None:
 
 
 def observed(link: str) -> list[WireGuardDevice | WireGuardPeer]:
-    """Read a WireGuard link's key, port and peers, as a plan has them; [] without wg(8)."""
+    """Read a WireGuard link's key, port and peers, as a plan has them; [] without wg(8).
+
+    Raises:
+        KernelError: It is there, but does not tell.
+    """
     if not features.installed("wg"):
         return []
-    (_private, public, port, _mark), *rows = _dump(link)
+    try:
+        rows = _dump(link)
+    except KernelError:
+        if link not in _links():
+            return []  # it went while we looked
+        raise
+    (_private, public, port, _mark), *rows = rows
     found: list[WireGuardDevice | WireGuardPeer] = []
     if public != _NO_KEY:
         found.append(WireGuardDevice(link=link, public_key=public, port=int(port)))
