@@ -69,6 +69,12 @@ missing_packages() { # what is missing, one package a line; asks for things, not
   has_library libnftables.so.1 || echo libnftables1
   has_command ip || echo iproute2
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates # registries speak TLS
+  has_command etcd || echo etcd-server # the store of a cluster
+  has_command wg || echo wireguard-tools # people looking at tunnels
+}
+
+missing_recommended() { # what only some hosts need, and some distributions lack; one a line
+  has_command wireguard-go || echo wireguard-go # where the kernel has no WireGuard
 }
 
 forbid_starts() { # a package being installed asks this program whether it may start its services
@@ -109,9 +115,18 @@ install_packages() {
 }
 
 set_up_packages() {
-  local missing
+  local missing package
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+  case " ${missing[*]} " in # Seaway starts its own; the package's would start with the machine
+    *" etcd-server "*)
+      ! has_command systemctl || quietly as_root systemctl disable etcd.service || true
+      ;;
+  esac
+  for package in $(missing_recommended); do
+    (install_packages "$package") ||
+      say "going on without $package: encrypted networks then need a kernel with WireGuard"
+  done
 }
 
 missing_neighbours() { # other engines and firewalls, beside which tests run Seaway; one a line
