@@ -90,6 +90,8 @@ def hosts(tmp_path, credentials):
             yield made
         finally:
             for host in made:
+                if host.process.alive():
+                    os.kill(host.pid(), signal.SIGKILL)  # quicker than asking
                 run(host.process.stop())
 
 
