@@ -70,7 +70,7 @@ missing_packages() { # what is missing, one package a line; asks for things, not
   has_command ip || echo iproute2
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates # registries speak TLS
   has_command etcd || echo etcd-server # the store of a cluster
-  has_command wg || echo wireguard-tools # people looking at tunnels
+  has_command wg || echo wireguard-tools # keys and peers of tunnels
 }
 
 missing_recommended() { # what only some hosts need, and some distributions lack; one a line
