@@ -39,6 +39,8 @@ from seaway.store.etcd_wire import At, Clash, Compacted, Erase, Event, Holds, Kv
 
 log = structlog.get_logger()
 
+_PATIENCE: Final = 4.0
+"""Seconds that somebody who waits for a container waits for the store."""
 _TXN_MAX: Final = 100
 """Operations in one transaction: below etcd's own default of 128, for those we do not run."""
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
@@ -106,7 +108,7 @@ class Session:
         self._lost = asyncio.Event()  # a request failed: connect anew
         self._behind = False  # something was done without the store
         self._revision = 0
-        self._floors: dict[str, int] = {}  # prefix -> what has been read of it, news before is old
+        self._floors: dict[str, int] = {}  # prefix -> what is known of it; before that is old
         self._pulse = _Pulse()
         self._order = asyncio.Lock()  # news is taken in one piece at a time
 
@@ -145,7 +147,11 @@ class Session:
             Clash: A key is not as it should be.
             StoreError: Out of reach.
         """
-        return await self.etcd.txn(wanted.compares, wanted.writes, wanted.erases)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self.etcd.txn(wanted.compares, wanted.writes, wanted.erases)
+        except TimeoutError:
+            raise StoreError(f"the cluster's store did not answer for {_PATIENCE} s") from None
 
     def _require_alone(self, change: Change) -> None:
         self._behind = True
@@ -380,11 +386,9 @@ class Session:
 
     async def _take_in(self, events: Iterable[Event], revision: int) -> None:
         async with self._order:
-            news = [
-                (e.key, e.value, e.revision)
-                for e in events
-                if e.revision > self._floors.get(e.key[: e.key.rfind("/") + 1], 0)
-            ]
+            news = [(e.key, e.value, e.revision) for e in events if self._is_news(e)]
+            for key, _, at in news:
+                self._floors[_prefix(key)] = at
             touched = self.commons.take(news)
             self._mirror.put(news)
             self._revision = revision
@@ -397,6 +401,10 @@ class Session:
             await self._hooks.removed()
             raise StoreError("this host was removed from its cluster")
         await self._hooks.changed(touched)
+
+    def _is_news(self, event: Event) -> bool:
+        """A new watch begins where the slowest prefix was, and tells others' past again."""
+        return event.revision > self._floors.get(_prefix(event.key), 0)
 
     # -- telling the store what it does not know --------------------------------------------
 
@@ -503,6 +511,10 @@ class Session:
             await self.etcd.txn([], writes[at : at + _TXN_MAX], [])
         for at in range(0, len(erases), _TXN_MAX):
             await self.etcd.txn([], [], erases[at : at + _TXN_MAX])
+
+
+def _prefix(key: str) -> str:
+    return key[: key.rfind("/") + 1]
 
 
 def _networks(items: Iterable[Item]) -> list[Network]:
