@@ -10,10 +10,14 @@ host2's containers are addresses of its own: the rules cannot tell.
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
+from seaway.model.cluster import Block, HostId
 from seaway.plan.overlay import Tunnels, plan_peer, plan_tunnels, vxlan_versions
 from tests.support import frames
 from tests.support.model import network, on, sandbox
@@ -30,6 +34,16 @@ INNER = overlay("inner", 10, clear=True, internal=True)
 GREEN2, GREEN2_6 = "10.77.8.34", "fd77:8::2:2"  # on host2
 TUNNELLED2, TUNNELLED2_6 = "10.77.9.34", "fd77:9::2:2"
 VXLAN_PORT = 7903
+LENT = tuple(
+    Block(network=GREEN.id, cidr=ip_network(cidr), host=HostId(""))
+    for cidr in ("10.77.8.51/32", "fd77:8::3:3/128")
+)  # out of host3's blocks, to host2
+
+ASK = """
+import socket, sys
+there = (sys.argv[2], int(sys.argv[3]))
+print(socket.create_connection(there, 2, (sys.argv[1], 0)).recv(100).decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +74,8 @@ def join(it):
     it.networks = [FRONT, *shared]
     for other in (replace(it.peer, keys=()), host("host3", 3, keys=())):
         to = there(other, *shared, paths=paths(it.me, other))
+        if other.number == 2:
+            to = replace(to, networks=(*to.networks, (GREEN, LENT)))
         it.more[f"peer/{other.name}"] = plan_peer(it.here, to)
     tunnels = Tunnels(vxlan=vxlan_versions(it.here, to), links=frozenset({"eth0"}))
     it.more["tunnels"] = plan_tunnels(it.here, tunnels)
@@ -78,9 +94,10 @@ def by_hand(it):
         bridge fdb add {it.me.tunnel_mac} dev vx dst 192.0.2.1 self permanent
         ip neighbour add {it.me.tunnel} lladdr {it.me.tunnel_mac} dev vx nud permanent
         ip neighbour add {it.me.tunnel6} lladdr {it.me.tunnel_mac} dev vx nud permanent
-        for address in {GREEN2} {TUNNELLED2} 10.77.10.34 10.77.7.34; do
+        for address in {GREEN2} {TUNNELLED2} 10.77.8.51 10.77.10.34 10.77.7.34; do
             ip address add $address/32 dev lo; done
-        for address in {GREEN2_6} {TUNNELLED2_6}; do ip address add $address/128 dev lo; done
+        for address in {GREEN2_6} {TUNNELLED2_6} fd77:8::3:3; do
+            ip address add $address/128 dev lo; done
         ip route add 10.77.8.16/28 via 192.0.2.1 src {GREEN2}
         ip route add 10.77.10.16/28 via 192.0.2.1 src 10.77.10.34
         ip route add 10.77.7.16/28 via 192.0.2.1 src 10.77.7.34
@@ -136,8 +153,10 @@ def sent(it, space, link, *packets):
         ("fd77:8::1:2", GREEN2_6),
         ("10.77.9.18", TUNNELLED2),
         ("fd77:9::1:2", TUNNELLED2_6),
+        ("10.77.8.18", "10.77.8.51"),
+        ("fd77:8::1:2", "fd77:8::3:3"),
     ],
-    ids=["direct", "direct, IPv6", "vxlan", "vxlan, IPv6"],
+    ids=["direct", "direct, IPv6", "vxlan", "vxlan, IPv6", "lent", "lent, IPv6"],
 )
 def test_members_on_two_hosts_talk(site, ours, theirs):
     """Both ways, and each sees the other's own address; nothing is dropped."""
@@ -145,7 +164,7 @@ def test_members_on_two_hosts_talk(site, ours, theirs):
     everyone = "::" if ":" in ours else "0.0.0.0"
 
     with site.a.serving(80, address=everyone), site.host2.serving(81, address=everyone):
-        assert theirs == site.host2.ask(ours, 80)
+        assert theirs == site.host2.python(ASK, theirs, ours, "80")
         assert ours == site.a.ask(theirs, 81)
     assert before == drops(site)
 
@@ -181,10 +200,33 @@ def test_a_source_of_another_host_from_a_stranger_is_spoofed(site):
 
 @pytest.mark.parametrize("source", ["10.77.8.50", "10.77.8.19", "10.77.8.200"])
 def test_a_source_that_is_not_its_senders_is_spoofed(site, source):
-    """A host of the cluster sends for host3, for us, or for nobody."""
+    """A host of the cluster sends for host3, for us, or for nobody; a mark does not help it."""
     packet = frames.syn(macs(site, site.host2), source, "10.77.8.18", 80)
 
     assert {"drop_spoofed"} == sent(site, site.host2, "eth0", packet)
+    with marking(site, "mark set 2", "raw - 1"):
+        assert {"drop_spoofed"} == sent(site, site.host2, "eth0", packet)
+
+
+def test_no_mark_is_left(site):
+    """The one that our rules use for a moment is gone when others look."""
+    with marking(site, 'mark != 0 ip saddr 10.77.8.0/24 counter comment "left"', "mangle"):
+        with site.a.serving(80):
+            assert GREEN2 == site.host2.ask("10.77.8.18", 80)
+        assert "counter packets 0 " in site.host1.run("nft list table inet marking")
+
+
+@contextmanager
+def marking(site, rule, priority):
+    """A rule of somebody else's about packet marks."""
+    hook = f"type filter hook prerouting priority {priority};"
+    site.host1.run(
+        "nft -f -", f"table inet marking {{ chain c {{ {hook}\n iifname eth0 meta {rule}\n}}\n}}"
+    )
+    try:
+        yield
+    finally:
+        site.host1.run("nft delete table inet marking")
 
 
 @pytest.mark.parametrize("source", ["10.77.9.50", "203.0.113.9", "fd77:9::3:2", "2001:db8::99"])
@@ -203,6 +245,8 @@ def test_an_encrypted_network_does_not_come_in_clear(site):
 
     assert {"drop_clear"} == sent(site, site.host2, "eth0", packet)
     assert {"drop_clear"} == sent(site, site.host2, "vx", inside)
+    packet = frames.syn(macs(site, site.host2), "fd77:7::2:2", "fd77:7::1:2", 80)
+    assert {"drop_clear"} == sent(site, site.host2, "eth0", packet)
 
 
 def test_an_encrypted_network_does_not_leave_in_clear(site):
@@ -212,8 +256,12 @@ def test_an_encrypted_network_does_not_leave_in_clear(site):
         assert {"drop_clear"} == dropped(site, site.a, "10.77.7.34")
         assert {"drop_clear"} == dropped(site, site.a, "10.77.7.34", 80, "udp")
         assert {"drop_clear"} == dropped(site, site.host1, "10.77.7.34")
+        site.host1.run("ip route add fd77:7::2:2/128 via 2001:db8::2")
+        assert {"drop_clear"} == dropped(site, site.a, "fd77:7::2:2")
+        assert {"drop_clear"} == dropped(site, site.host1, "fd77:7::2:2")
     finally:
-        site.host1.run("ip route del 10.77.7.34/32")
+        site.host1.run("ip route flush root 10.77.7.34/32")
+        site.host1.run("ip -6 route flush root fd77:7::2:2/128")
 
 
 def test_without_wireguard_an_encrypted_network_is_unreachable(site):
@@ -222,11 +270,76 @@ def test_without_wireguard_an_encrypted_network_is_unreachable(site):
         site.a.ask("10.77.7.34", 80)
 
 
+@pytest.fixture
+def stand_in(site):
+    """A wire between the hosts that the rules take for WireGuard, since its name says so."""
+    cable(site.host1, "sww-wire", f"{site.me.tunnel}/32", site.host2, "wg", "")
+    site.host1.shell(
+        f"""
+        nft add element inet seaway tunnel_links '{{ "sww-wire" }}'
+        ip neighbour add 10.77.7.34 lladdr {frames.mac_of(site.host2, "wg")} dev sww-wire
+        ip route add 10.77.7.34/32 dev sww-wire
+        """
+    )
+    mac = frames.mac_of(site.host1, "sww-wire")
+    for target in (site.me.tunnel, "10.77.7.18"):
+        site.host2.run(f"ip neighbour add {target} lladdr {mac} dev wg")
+    site.host2.run(f"ip route add {site.me.tunnel} dev wg metric 1")
+    site.host2.run("ip route replace 10.77.7.16/28 dev wg src 10.77.7.34")
+    yield
+    site.host2.run("ip route replace 10.77.7.16/28 via 192.0.2.1 src 10.77.7.34")
+    site.host1.run("ip link del sww-wire")
+    site.settle()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_members_of_an_encrypted_network_talk_by_wireguard(site):
+    """Both ways, with their own addresses; the host itself, too, says who it is."""
+    with site.a.serving(80), site.host2.serving(81):
+        assert "10.77.7.34" == site.host2.ask("10.77.7.18", 80)
+        assert "10.77.7.18" == site.a.ask("10.77.7.34", 81)
+        assert str(site.me.tunnel) == site.host1.ask("10.77.7.34", 81)
+
+
+TALK_ON = """
+import itertools, socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(("10.77.7.34", 81))
+for n in itertools.count():
+    s.send(b"?")
+    if not n:
+        print(s.recv(100).decode(), flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_conversation_does_not_go_on_in_clear(site):
+    """One that stands, when somebody turns its route away from the tunnel."""
+    talk = (sys.executable, "-c", TALK_ON)
+    with site.host2.serving(81, kind="udp"), site.a.started(*talk) as talking:
+        assert "10.77.7.18" == talking.stdout.readline().strip()
+        before = drops(site)["drop_clear"]
+        site.host1.run("ip route replace 10.77.7.34/32 via 192.0.2.2")
+        wait_until(lambda: drops(site)["drop_clear"] > before)
+        site.host1.run("ip route del 10.77.7.34/32")
+
+
+@pytest.mark.parametrize("network", [BLUE, GREEN], ids=["encrypted", "in clear"])
+def test_the_host_talks_to_itself_by_a_gateway_address(site, network):
+    """On every host that is its own, whatever its network."""
+    gateway = str(network.subnet(4).gateway)
+
+    with site.host1.serving(90):
+        assert gateway == site.host1.ask(gateway, 90)
+
+
 def test_vxlan_from_a_stranger_is_dropped(site):
     """Whatever is in it; from a host's address it is let in."""
     assert {"drop_not_a_peer"} == dropped(site, site.outside, "192.0.2.1", VXLAN_PORT, "udp")
     assert {"drop_not_a_peer"} == dropped(site, site.outside, "2001:db8::1", VXLAN_PORT, "udp")
     assert set() == dropped(site, site.host2, "192.0.2.1", VXLAN_PORT, "udp")
+    assert set() == dropped(site, site.host2, "2001:db8::1", VXLAN_PORT, "udp")
 
 
 def test_a_container_makes_no_vxlan(site):
@@ -234,6 +347,7 @@ def test_a_container_makes_no_vxlan(site):
     for target in ("192.0.2.1", "192.0.2.2"):
         for space in (site.a, site.c):
             assert {"drop_not_a_peer"} == dropped(site, space, target, VXLAN_PORT, "udp")
+    assert {"drop_not_a_peer"} == dropped(site, site.c, "2001:db8::2", VXLAN_PORT, "udp")
 
 
 def test_other_networks_stay_apart_across_hosts(site):
@@ -256,7 +370,11 @@ def test_a_host_is_no_router_for_others(site):
         assert {"drop_isolated"} == sent(site, site.host2, "vx", out)
     out = frames.syn(macs(site, site.host2), GREEN2, "192.0.2.200", 80)
     assert {"drop_isolated"} == sent(site, site.host2, "eth0", out)
+    out = frames.syn(macs(site, site.host2), GREEN2_6, "2001:db8::c8", 80)
+    assert {"drop_isolated"} == sent(site, site.host2, "eth0", out)
     site.outside.run("ip route add 10.77.0.0/16 via 192.0.2.1")
+    site.outside.run("ip route add fd77::/16 via 2001:db8::1")
+    assert {"drop_isolated"} == dropped(site, site.outside, GREEN2_6)
     assert {"drop_isolated"} == dropped(site, site.outside, TUNNELLED2)
     assert {"drop_isolated"} == dropped(site, site.outside, GREEN2)
 

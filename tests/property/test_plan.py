@@ -13,7 +13,7 @@ from seaway.plan.diff import diff
 from seaway.plan.host import HostFacts, plan_host
 from seaway.plan.networks import plan_network
 from seaway.plan.resources import Element, Link, LinkAddress, Neighbour, Route
-from seaway.plan.ruleset import MAPS, SETS, set_names
+from seaway.plan.ruleset import MAPS, PLAIN_SETS, SETS, set_names
 from seaway.plan.sandboxes import gateway_order, plan_sandbox
 from tests.support.model import bound, macvlan, network, on, sandbox, subnet
 
@@ -84,7 +84,7 @@ def test_elements_fit_their_sets(world, facts):
     for item in planned(world, facts):
         if isinstance(item, Element):
             assert item.set in set_names()
-            of = (SETS.get(item.set[:-1]) or MAPS[item.set[:-1]])[0]
+            of = PLAIN_SETS.get(item.set) or (SETS | MAPS)[item.set[:-1]][0]
             key, _, value = of.partition(" : ")
             assert key.count(" . ") + 1 == len(item.match)
             assert (value.count(" . ") + 1 if value else 0) == len(item.value)

@@ -10,6 +10,8 @@ from seaway.errors import InvalidSpec
 from seaway.model.network import Driver, Network, NetworkId, Subnet
 from tests.support.model import network, subnet
 
+OVERLAY = Driver.OVERLAY
+
 
 def make(**more):
     """A network called front."""
@@ -46,12 +48,35 @@ def test_parts_of_a_subnet_lie_inside_it(fields, words):
         ({"options": {"mtu": "wide"}}, "mtu wide"),
         ({"options": {"mtu": "²"}}, "mtu ²"),
         ({"options": {"masquerade": "maybe"}}, "true or false"),
+        ({"options": {"encrypted": "true"}}, "bridge driver has no option 'encrypted'"),
+        ({"driver": OVERLAY, "options": {"encrypted": "maybe"}}, "encrypted is true or false"),
+        ({"driver": OVERLAY, "options": {"carrier": "pigeon"}}, "one of auto, direct, vxlan"),
+        ({"driver": OVERLAY, "options": {"carrier": "vxlan"}}, "WireGuard carries those that are"),
     ],
 )
 def test_a_network_that_cannot_work_is_refused(fields, words):
     """Each wrong field has its own message."""
     with pytest.raises(InvalidSpec, match=words):
         make(**fields)
+
+
+@pytest.mark.parametrize(
+    ("options", "encrypted"),
+    [
+        ({}, True),
+        ({"encrypted": ""}, True),
+        ({"encrypted": "true"}, True),
+        ({"encrypted": "false", "carrier": "direct"}, False),
+        ({"carrier": "auto"}, True),
+    ],
+)
+def test_an_overlay_network_is_encrypted_unless_told_otherwise(options, encrypted):
+    """Docker's "--opt encrypted" is a yes, too; local networks never are."""
+    made = make(driver=OVERLAY, options=options)
+
+    assert encrypted == made.encrypted
+    assert made.routed
+    assert not make().encrypted
 
 
 def test_an_internal_network_does_not_masquerade():
