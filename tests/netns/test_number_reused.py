@@ -6,6 +6,7 @@ same to an agent that starts.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -61,7 +62,7 @@ def test_a_stranger_s_namespace_is_not_touched():
                     with stored(agent) as state:
                         was = state.sandbox("svc")
                         path = netns.of_pid(pid)
-                        state.commit(Change(put=[replace(was, pid=pid, netns=path)]))
+                        asyncio.run(state.commit(Change(put=[replace(was, pid=pid, netns=path)])))
                     agent.start()
                     after = (
                         look_at(other),

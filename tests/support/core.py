@@ -8,6 +8,7 @@ assert "network/..." in core.kernel.plans
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from seaway.errors import Conflict, KernelError, StoreError
 from seaway.ipam.pools import Taken, site_prefix
 from seaway.model.network import Address
 from seaway.model.ports import PortSpec, PublishedPort, overlapping
+from seaway.plan.carriers import UnderlayPath
 from seaway.plan.host import HostFacts
 from seaway.plan.resources import Resource
 from seaway.store.port import Delete, Put, Record
@@ -136,11 +138,49 @@ class FakeServer:
         """No more."""
 
 
+class FakeGround:
+    """A host with one link, on which every other host is a neighbour.
+
+    Attributes:
+        addresses: Its own, in the order of preference.
+    """
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = tuple(map(ip_address, addresses))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def paths(self, addresses: Iterable[Address]) -> dict[Address, UnderlayPath]:
+        """Straight to those that it has an address of the same family for."""
+        own = {a.version: a for a in self.addresses}
+        return {
+            address: UnderlayPath(
+                to=address, link="eth0", source=own[address.version], mtu=1500, on_link=True
+            )
+            for address in addresses
+            if address.version in own
+        }
+
+    def default_addresses(self) -> tuple[Address, ...]:
+        """All it has."""
+        return self.addresses
+
+    def mac(self, addresses: Iterable[Address]) -> str:
+        """Of the one link."""
+        return "02:00:00:00:00:01" if set(addresses) & set(self.addresses) else ""
+
+    def mtu(self, addresses: Iterable[Address]) -> int:
+        """Of the one link."""
+        return 1500 if set(addresses) & set(self.addresses) else 0
+
+
 def bare_core(store: Any, run_dir: Path = Path("/nonexistent")) -> Core:
     """A core on *store*; ``core.kernel``, ``core.bindings`` are fakes of this module."""
     server: Any = FakeServer()
     kernel: Any = FakeKernel()
     bindings: Any = FakeBindings()
+    ground: Any = FakeGround()
     return Core(
         state=State(store),
         kernel=kernel,
@@ -151,4 +191,5 @@ def bare_core(store: Any, run_dir: Path = Path("/nonexistent")) -> Core:
         site=site_prefix(bytes(range(5))),
         run_dir=run_dir,
         taken=list[Taken],
+        ground=ground,
     )

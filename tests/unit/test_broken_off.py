@@ -33,7 +33,7 @@ def core(store):
 def test_a_bug_in_the_store_lets_go_of_the_ports(core, monkeypatch):
     """Whatever kind of error it is, nobody holds a port for a container that is not there."""
 
-    def broken(_change):
+    async def broken(_change):
         raise ZeroDivisionError
 
     monkeypatch.setattr(core.state, "commit", broken)

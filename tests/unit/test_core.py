@@ -77,7 +77,7 @@ def test_everything_is_planned_that_can_be():
     made, gone = sandbox("made", made_netns=True), sandbox("gone", netns="/nonexistent")
     front = network("x", 1)
     endpoints = [on(made, front, 2).endpoint, on(gone, front, 3).endpoint]
-    core.state.commit(Change(put=[front, made, gone, *endpoints]))
+    asyncio.run(core.state.commit(Change(put=[front, made, gone, *endpoints])))
 
     plans = core.plans()
     assert f"sandbox/{made.id}" in plans

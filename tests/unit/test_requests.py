@@ -75,7 +75,7 @@ def test_the_wrong_family_is_said_to_be():
 
 def test_an_unknown_driver_lists_the_known():
     """So that the typo is seen."""
-    with pytest.raises(InvalidSpec, match=r"'bridg'.*bridge, macvlan, host, none"):
+    with pytest.raises(InvalidSpec, match=r"'bridg'.*bridge, overlay, macvlan, host, none"):
         parse_driver("bridg")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -28,7 +29,7 @@ def store():
 def state(store):
     """A state with one of each."""
     found = State(store)
-    found.commit(Change(put=[FRONT, BACK, WEB, DB, AT]))
+    asyncio.run(found.commit(Change(put=[FRONT, BACK, WEB, DB, AT])))
     return found
 
 
@@ -45,14 +46,14 @@ def test_a_new_state_reads_what_the_old_one_wrote(state, store):
     assert WEB == again.sandbox("web")
     assert [AT] == [a.endpoint for a in again.attachments(WEB.id)]
     assert "web" == again.holders(FRONT.id)[ip_address("10.77.1.2")]
-    again.commit(Change(put=[replace(WEB, hostname="w")]))  # it knows the revisions
+    asyncio.run(again.commit(Change(put=[replace(WEB, hostname="w")])))  # it knows the revisions
 
 
 def test_names_ids_and_beginnings_are_found(state):
     """As Docker finds them; ambiguous beginnings and nothing at all are not."""
     assert FRONT == state.network("front") == state.network(FRONT.id) == state.network(FRONT.id[:6])
     assert WEB == state.sandbox("web") == state.sandbox(WEB.id) == state.sandbox(WEB.id[:6])
-    state.commit(Change(put=[replace(WEB, container="feedbeef" * 8)]))
+    asyncio.run(state.commit(Change(put=[replace(WEB, container="feedbeef" * 8)])))
     assert "web" == state.sandbox("feedbe").name
     for name in ("nowhere", "", "fro"):
         with pytest.raises(NotFound, match="ls"):
@@ -63,7 +64,9 @@ def test_names_ids_and_beginnings_are_found(state):
 
 def test_an_id_is_never_taken_for_a_name(state):
     """Something that was called like another's id does not get what was meant for the other."""
-    state.commit(Change(put=[sandbox(WEB.id, id="0" * 12), network(FRONT.id, 3, id="1" * 12)]))
+    asyncio.run(
+        state.commit(Change(put=[sandbox(WEB.id, id="0" * 12), network(FRONT.id, 3, id="1" * 12)]))
+    )
 
     assert WEB == state.sandbox(WEB.id)
     assert FRONT == state.network(FRONT.id)
@@ -80,7 +83,9 @@ def test_two_digits_are_no_id(state):
 
 def test_an_ambiguous_beginning_is_not_found(state):
     """Two containers whose ids begin alike."""
-    state.commit(Change(put=[replace(WEB, container="abc1"), replace(DB, container="abc2")]))
+    asyncio.run(
+        state.commit(Change(put=[replace(WEB, container="abc1"), replace(DB, container="abc2")]))
+    )
 
     with pytest.raises(NotFound):
         state.sandbox("abc")
@@ -89,7 +94,7 @@ def test_an_ambiguous_beginning_is_not_found(state):
 
 def test_deleting_forgets_everything(state, store):
     """Names and addresses are free again."""
-    state.commit(Change(delete=[AT, WEB]))
+    asyncio.run(state.commit(Change(delete=[AT, WEB])))
 
     assert [] == list(state.members(FRONT.id))
     assert 0 == len(state.holders(FRONT.id))
@@ -109,7 +114,7 @@ def test_a_taken_name_is_refused(state):
 
 def test_a_moved_endpoint_lets_go_of_its_address(state):
     """The old one is free, the new one held."""
-    state.commit(Change(put=[replace(AT, v4=ip_address("10.77.1.9"))]))
+    asyncio.run(state.commit(Change(put=[replace(AT, v4=ip_address("10.77.1.9"))])))
 
     held = state.holders(FRONT.id)
     assert {ip_address("10.77.1.9"), ip_address("fd77:1::2")} == set(held)
@@ -118,7 +123,11 @@ def test_a_moved_endpoint_lets_go_of_its_address(state):
 
 def test_attachments_come_in_the_order_of_their_interfaces(state, store):
     """Also after a restart, and eth10 behind eth9."""
-    state.commit(Change(put=[on(DB, FRONT, 3, "eth10").endpoint, on(DB, BACK, 3, "eth9").endpoint]))
+    asyncio.run(
+        state.commit(
+            Change(put=[on(DB, FRONT, 3, "eth10").endpoint, on(DB, BACK, 3, "eth9").endpoint])
+        )
+    )
 
     for found in (state, State(store)):
         assert ["eth9", "eth10"] == [a.endpoint.ifname for a in found.attachments(DB.id)]
@@ -129,19 +138,19 @@ def test_a_store_that_refuses_changes_nothing(state, store):
     before = [dict(part) for part in contents(state)]
     store.full = True
     with pytest.raises(StoreError):
-        state.commit(Change(put=[replace(WEB, hostname="w")], delete=[AT]))
+        asyncio.run(state.commit(Change(put=[replace(WEB, hostname="w")], delete=[AT])))
     store.full = False
 
     assert before == list(contents(state))
-    state.commit(Change(delete=[AT]))
+    asyncio.run(state.commit(Change(delete=[AT])))
 
 
 def test_another_writer_is_noticed(state, store):
     """Who builds on a revision that is gone is told so."""
-    State(store).commit(Change(put=[replace(WEB, hostname="theirs")]))
+    asyncio.run(State(store).commit(Change(put=[replace(WEB, hostname="theirs")])))
 
     with pytest.raises(Conflict):
-        state.commit(Change(put=[replace(WEB, hostname="mine")]))
+        asyncio.run(state.commit(Change(put=[replace(WEB, hostname="mine")])))
     assert "" == state.sandbox("web").hostname
 
 
@@ -149,7 +158,7 @@ def test_records_of_other_kinds_are_left_alone(store):
     """A later release may keep more; it is neither read nor deleted."""
     store.commit([Put("/seaway/v1/policies/-/x", b"{}")])
     state = State(store)
-    state.commit(Change(put=[FRONT]))
+    asyncio.run(state.commit(Change(put=[FRONT])))
 
     assert "/seaway/v1/policies/-/x" in store.records
     assert [FRONT] == list(state.networks.values())

@@ -120,7 +120,7 @@ def test_starts_are_found_when_more_happened_than_was_told(core, watch, tmp_path
     """The kernel keeps a limited number of events, and says so when it drops some."""
     web, db = make(core), asyncio.run(sandboxes.create(core, SandboxRequest(name="db")))
     here = replace(core.state.sandboxes[web.id], netns="/proc/self/ns/net")
-    core.state.commit(Change(put=[here]))
+    asyncio.run(core.state.commit(Change(put=[here])))
     folder = tmp_path / "containers"
     kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     others = [str(folder / "one"), str(folder / "other")]  # equal events in a row are one
