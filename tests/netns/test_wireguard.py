@@ -191,8 +191,8 @@ def test_applying_twice_is_fine(joined):
     a, b = joined
     before = running(a.keys.link[1])
     with netns.inside(str(a.host.path)):
-        changes = ((item, item) for item in a.wanted)
-        a.applier.apply(Diff(change=tuple(changes)))
+        a.applier.apply(Diff(create=tuple(a.wanted)))
+        a.applier.apply(Diff(change=tuple((item, item) for item in a.wanted)))
 
     a.settle()
 

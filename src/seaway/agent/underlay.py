@@ -29,8 +29,9 @@ class UnderlayWatch:
 
     def __init__(self) -> None:
         with nl.Netlink() as sock:
-            self._names = {link.index: link.name for link in links(sock)}
-            self._links = {link.index: (link.mtu, link.up) for link in links(sock)}
+            there = links(sock)
+            self._names = {link.index: link.name for link in there}
+            self._links = {link.index: (link.mtu, link.up) for link in there}
             self._addresses: set[tuple[int, bytes]] = set()
             for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
                 self._address_changed(nl.RTM_NEWADDR, body)

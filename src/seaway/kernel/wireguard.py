@@ -36,6 +36,7 @@ SOCKETS: Final = Path("/var/run/wireguard")
 
 _SECONDS: Final = 20.0
 _END: Final = 5.0  # seconds for a wireguard-go to end
+_HURRY: Final = 1.0  # seconds; connecting is at once, or somebody is stuck
 _ARGS_MAX: Final = 1 << 19  # bytes in one command line: a quarter of what Linux takes
 _NO_KEY: Final = "(none)"  # wg(8) writes so what is not set
 _NO_TOOL: Final = "there is no wg command: install wireguard-tools"
@@ -86,7 +87,7 @@ def why_not() -> str:
 
 
 def create(sock: nl.Netlink, link: Link) -> None:
-    """Make *link*, down, in the namespace of *sock* and the calling thread.
+    """Make *link*, down, in the namespace of *sock* and the calling thread; fine if it is there.
 
     Raises:
         Unsupported: Neither the kernel nor wireguard-go can.
@@ -94,6 +95,8 @@ def create(sock: nl.Netlink, link: Link) -> None:
     """
     if not features.installed("wg"):
         raise Unsupported(_NO_TOOL)
+    if link.name in _links():
+        return
     end(link.name)
     try:
         sock.batch([new_link(link, 0, 0)])
@@ -153,6 +156,7 @@ def answers(name: str, kind: str) -> bool:
 def _listens(path: Path) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_HURRY)
             sock.connect(str(path))
     except OSError:
         return False
