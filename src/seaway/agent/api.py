@@ -68,7 +68,7 @@ class Endpoint:
 
 async def _list_networks(agent: Agent, _request: Request, _body: None) -> Any:
     found = sorted(agent.core.state.networks.values(), key=lambda n: n.name)
-    return [network_view(agent.core, n) for n in found]
+    return await _with_members(agent, [network_view(agent.core, n) for n in found])
 
 
 async def _create_network(agent: Agent, _request: Request, body: NetworkRequest) -> Any:
@@ -76,7 +76,13 @@ async def _create_network(agent: Agent, _request: Request, body: NetworkRequest)
 
 
 async def _network(agent: Agent, request: Request, _body: None) -> Any:
-    return network_view(agent.core, agent.core.state.network(request.path_params["name"]))
+    found = network_view(agent.core, agent.core.state.network(request.path_params["name"]))
+    return (await _with_members(agent, [found]))[0]
+
+
+async def _with_members(agent: Agent, views: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    await nodes.add_members(agent.core.cluster, views)
+    return views
 
 
 async def _remove_network(agent: Agent, request: Request, _body: None) -> Any:
@@ -201,6 +207,11 @@ async def _remove_node(agent: Agent, request: Request, _body: None) -> Any:
     return {"removed": (await nodes.remove(ship, request.path_params["name"], force=force)).name}
 
 
+async def _paths(agent: Agent, _request: Request, _body: None) -> Any:
+    ship = agent.core.cluster
+    return [proof.view() for proof in await ship.probes.prove_all()] if ship is not None else []
+
+
 async def _plan(agent: Agent, _request: Request, _body: None) -> Any:
     return {"lines": (await agent.core.kernel.look_aside()).lines()}
 
@@ -280,6 +291,7 @@ ROUTES: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/nodes/{name}", _node, "Describe a host"),
     Endpoint("POST", "/v1/nodes/{name}/drain", _drain, "Drain a host", DrainRequest),
     Endpoint("DELETE", "/v1/nodes/{name}", _remove_node, "Remove a host; ?force=true if it lives"),
+    Endpoint("GET", "/v1/paths", _paths, "Prove the ways to other hosts, in full size"),
     Endpoint("GET", "/v1/status", _status, "What is applied, what failed and why"),
     Endpoint("GET", "/v1/plan", _plan, "What would change in the kernel, and why"),
     Endpoint("GET", "/v1/events", _events, "What happened; ?follow=true streams, ?since=SECONDS"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from seaway.agent.overlay import lines
 from seaway.cluster.token import Token, make_token, secret_hash
 from seaway.errors import Conflict, NotFound, SeawayError, StoreError
 from seaway.model.cluster import Announced, Cluster, Host, Ports
+from seaway.model.network import Driver, NetworkId
+from seaway.model.sandbox import Phase
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd_wire import At, Clash, Write
@@ -219,6 +222,8 @@ def problems(ship: Membership) -> list[dict[str, str]]:
     if ship.stores.trouble:
         found.append({"object": "etcd", "error": ship.stores.trouble})
     found += [{"object": "overlay", "error": line} for line in lines(ship.overlay.problems)]
+    broken = (p for p in ship.probes.proofs.values() if p.why)
+    found += [{"object": "path", "error": p.why} for p in broken]
     return found
 
 
@@ -296,8 +301,41 @@ async def node_view(ship: Membership, name: str) -> dict[str, Any]:
     }
 
 
-async def _containers(ship: Membership) -> list[Announced]:
-    kvs, _ = await ship.session.etcd.range(keys.announced_everywhere())
+async def add_members(ship: Membership | None, networks: Sequence[dict[str, Any]]) -> None:
+    """Add to networks' descriptions whom other hosts have on them, and where everybody is.
+
+    With the store out of reach these are the ones that this host knows of.
+    """
+    shared = {n["id"]: n["containers"] for n in networks if n["driver"] is Driver.OVERLAY}
+    if ship is None or not shared:
+        return
+    for members in shared.values():
+        for member in members.values():
+            member["host"] = ship.member.name
+    known = [a for on_one in ship.commons.announced.values() for a in on_one.values()]
+    if ship.session.online:
+        with suppress(StoreError):
+            known = await _containers(ship, next(iter(shared)) if len(shared) == 1 else "")
+    for found in known:
+        if found.host != ship.me and found.network in shared:
+            shared[found.network].setdefault(found.name, _member(ship, found))
+
+
+def _member(ship: Membership, found: Announced) -> dict[str, Any]:
+    return {
+        "id": found.sandbox,
+        "ipv4": str(found.v4 or ""),
+        "ipv6": str(found.v6 or ""),
+        "mac": found.mac,
+        "phase": Phase.RUNNING if found.names else Phase.STOPPED,
+        "host": ship.host_name(found.host),
+    }
+
+
+async def _containers(ship: Membership, network: str = "") -> list[Announced]:
+    """List what is announced on one network, or on all."""
+    where = keys.announced(NetworkId(network)) if network else keys.announced_everywhere()
+    kvs, _ = await ship.session.etcd.range(where)
     return [decode(Announced, kv.value) for kv in kvs]
 
 
