@@ -1,4 +1,4 @@
-"""A lab with one host and real containers, and what tests say to it.
+"""A lab with one host and real containers, and what tests say to it; fleet.py has several.
 
     with running_site("t-ports") as site:
         with site.container("web", "-p", "8080:80") as web, answering(web, "web", tcp=[80]):
@@ -32,7 +32,7 @@ INTERNET, INTERNET6 = str(INTERNET_4), str(INTERNET_6)
 """Addresses of the lab's host1, of ``outside`` on the wire, and of ``outside`` as the internet."""
 
 NOTHING = "Nothing: the kernel is as it should be."
-_PREDEFINED = {"bridge", "host", "none"}
+PREDEFINED = {"bridge", "host", "none"}
 _SECONDS = 30.0
 
 
@@ -68,18 +68,18 @@ class Container(Namespace):
 
 
 class Site:
-    """The commands of one lab.
+    """The commands of one host of a lab.
 
     Attributes:
-        host, outside: Namespaces of the two machines.
+        host, outside: Namespaces of the host and of ``outside``.
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, host: str = "host1") -> None:
         self.lab = lab
-        self.machine = lab.host("host1")
+        self.machine = lab.host(host)
         self.host = Namespace(self.machine.netns.name)
         self.outside = Namespace(lab.machine(OUTSIDE).netns.name)
-        self.environment = shell.environment(lab, "host1", ENVIRONMENT)
+        self.environment = shell.environment(lab, host, ENVIRONMENT)
 
     def argv(self, *words: str) -> list[str]:
         """Return the command line of ``seaway WORDS`` on the host."""
@@ -198,7 +198,7 @@ class Site:
 @contextmanager
 def running_site(name: str) -> Iterator[Site]:
     """A lab for one module of tests; at the end it is as empty as at the start."""
-    with _free(name) as own, running_lab(own) as lab:
+    with free_name(name) as own, running_lab(own) as lab:
         site = Site(lab)
         before = site.snapshot()
         assert [] == before["plan"]
@@ -208,7 +208,7 @@ def running_site(name: str) -> Iterator[Site]:
 
 
 @contextmanager
-def _free(name: str) -> Iterator[str]:
+def free_name(name: str) -> Iterator[str]:
     """Keep other runs of the same tests on this machine from the lab that is yielded."""
     for candidate in (name, *(f"{name}-{n}" for n in range(2, 10))):
         with Path(gettempdir(), f"seaway-test-{candidate}.lock").open("w") as lock:
@@ -225,6 +225,6 @@ def check_empty(site: Site, before: dict[str, Any]) -> None:
     """Remove what tests have shared, and find the host as it was before them."""
     for container in site.json("ps", "-a"):
         site.seaway("rm", "-f", container["Names"])
-    for network in {n["Name"] for n in site.json("network", "ls")} - _PREDEFINED:
+    for network in {n["Name"] for n in site.json("network", "ls")} - PREDEFINED:
         site.seaway("network", "rm", network)
     assert before == site.snapshot()
