@@ -42,12 +42,13 @@ def members(draw, number):
     """A host with any addresses, keys and abilities."""
     both = [f"192.0.2.{number}", f"2001:db8::{number}"]
     addresses = draw(st.sampled_from([both, both[::-1], both[:1], both[1:]]))
-    generations = draw(st.sets(st.integers(0, 2), max_size=2))
+    # at most two, one after the other: there are two ports
+    generations = draw(st.sampled_from([(), (0,), (1,), (0, 1), (2,), (1, 2)]))
     return host(
         f"host{number}",
         number,
         addresses,
-        keys=tuple(key(number, g) for g in sorted(generations)),
+        keys=tuple(key(number, g) for g in generations),
         behind=draw(st.sampled_from(NATS)),
         vxlan=draw(st.booleans()),
         mac=draw(st.sampled_from(["", f"02:00:00:00:00:0{number}"])),
@@ -196,7 +197,7 @@ def test_elements_fit_their_sets(cluster):
             assert (value.count(" . ") + 1 if value else 0) == len(item.value)
 
 
-@given(clusters(), st.integers(2, 200))
+@given(clusters(), st.integers(17, 30))
 def test_an_endpoint_here_changes_nothing_between_hosts(cluster, n):
     """Its own resources and those towards other hosts have no object in common."""
     who = sandbox("web", ["8080:80"])
