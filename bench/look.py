@@ -49,7 +49,7 @@ class Look:
             self._number += 1
             with suppress(OSError):  # refused while nobody serves there yet
                 self._dns.send(struct.pack("!H", self._number & 0xFFFF) + query)
-            if address := self._answer(len(query) + 2):
+            if address := self._answer(query[10:]):
                 return address
         raise Failed(f"{name} is not answered after {seconds:g} s")
 
@@ -68,11 +68,15 @@ class Look:
                 return
         raise Failed(f"{address} does not answer after {seconds:g} s")
 
-    def _answer(self, asked: int) -> str:
-        """Return the address in an answer that comes within the pace; "" if there is none."""
+    def _answer(self, asked: bytes) -> str:
+        """Return the address in an answer that comes within the pace; "" if there is none.
+
+        Answers to what was asked before *asked* may still be coming.
+        """
+        end = 12 + len(asked)
         for message in _messages(self._dns):
-            if message[6:8] != b"\0\0":
-                data = _after_name(message, asked) + 10  # type, class, TTL, length
+            if message[6:8] != b"\0\0" and message[12:end] == asked:
+                data = _after_name(message, end) + 10  # type, class, TTL, length
                 return socket.inet_ntoa(message[data : data + 4])
         return ""
 

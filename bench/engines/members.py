@@ -44,7 +44,7 @@ class Members:
             request = {"token": token, "advertise": [address], "address": addresses[0]}
             agent.call("POST", "/v1/cluster/join", request)
         members = cls(agents, addresses)
-        members._wait_complete()
+        members._wait_complete(0 if etcd else 3 if len(agents) >= 3 else 1)
         return members
 
     @property
@@ -74,13 +74,13 @@ class Members:
         body = {"name": name, "driver": "overlay", "options": options or {}}
         self.first.call("POST", "/v1/networks", {**body, "subnets": list(subnets)})
 
-    def _wait_complete(self) -> None:
-        """Wait until all hosts are alive, and as many have a store as shall have one."""
+    def _wait_complete(self, stores: int) -> None:
+        """Wait until all hosts are alive, and that many have a store with a vote."""
         deadline = time.monotonic() + _COMPLETE_SECONDS
         while True:
             told = self.first.call("GET", "/v1/cluster")
             voters = [s for s in told["stores"] if s["healthy"] and not s["learner"]]
-            if told["hosts"]["alive"] == len(self.agents) and len(voters) >= told["stores_wanted"]:
+            if told["hosts"]["alive"] == len(self.agents) and len(voters) >= stores:
                 return
             if time.monotonic() > deadline:
                 raise Failed(f"the cluster is not complete after {_COMPLETE_SECONDS:g} s")
