@@ -16,8 +16,8 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import httpx
 import msgspec
@@ -94,6 +94,10 @@ _SOCKET: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000),
 )
 """A silent watch whose host has gone is noticed after 9 s (tcp(7))."""
+
+_BROKEN: Final = (httpx.TransportError, OSError)
+"""httpx lets an ssl.SSLError, which is an OSError, through when the other side says after the
+handshake that it does not like our certificate."""
 
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -239,9 +243,11 @@ class Etcd:
             StoreError: The connection or the member's leader was lost.
         """
         state = WatchState(len(prefixes), from_revision)
-        async with self._streaming("/v3/watch", watch_request(prefixes, from_revision)) as opened:
-            url, response = opened
-            async for lines in self._lines(url, response, silence):
+        async with (
+            self._streaming("/v3/watch", watch_request(prefixes, from_revision)) as opened,
+            aclosing(self._lines(*opened, silence)) as coming,
+        ):
+            async for lines in coming:
                 if batch := state.take(lines):
                     yield batch
 
@@ -257,7 +263,9 @@ class Etcd:
             try:
                 async with asyncio.timeout(self._seconds):
                     response = await self._http.send(request, stream=True)
-            except (httpx.TransportError, TimeoutError) as err:
+                    if response.status_code != 200:
+                        await response.aread()
+            except _BROKEN as err:
                 failures.append(_why(url, err))
                 continue
             try:
@@ -265,7 +273,7 @@ class Etcd:
                     self._prefer(url)
                     yield url, response
                     return
-                found = refusal(response.status_code, await response.aread())
+                found = refusal(response.status_code, response.content)
                 failures.append(f"{url}: {found.error}")
             finally:
                 await response.aclose()
@@ -273,19 +281,19 @@ class Etcd:
 
     async def _lines(
         self, url: str, response: httpx.Response, silence: float
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncGenerator[list[bytes], None]:
         """Yield whole lines as they come, however long; end only with an error."""
-        chunks = response.aiter_raw()
         rest: list[bytes] = []
         try:
-            while True:
-                chunk = await self._next(url, chunks, silence)
-                head, newline, tail = chunk.rpartition(b"\n")
-                if newline:
-                    yield b"".join((*rest, head)).split(b"\n")
-                    rest = []
-                rest.append(tail)
-        except (httpx.TransportError, StopAsyncIteration) as err:
+            async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as chunks:
+                while True:
+                    chunk = await self._next(url, chunks, silence)
+                    head, newline, tail = chunk.rpartition(b"\n")
+                    if newline:
+                        yield b"".join((*rest, head)).split(b"\n")
+                        rest = []
+                    rest.append(tail)
+        except (*_BROKEN, StopAsyncIteration) as err:
             self._pass_over(url)
             why = str(err) or "the connection ended"
             raise StoreError(f"the watch of the cluster's store at {url} ended: {why}") from err
@@ -428,7 +436,7 @@ class Etcd:
         for url in self._in_turn():
             try:
                 response = await self._http.post(url + path, content=body, headers=_WITH_LEADER)
-            except httpx.TransportError as err:
+            except _BROKEN as err:
                 self._pass_over(url)
                 failures.append(_why(url, err))
                 done = not isinstance(err, _NOT_SENT)
@@ -451,7 +459,7 @@ class Etcd:
     async def _post(self, url: str, path: str, body: bytes, headers: Any) -> httpx.Response:
         try:
             return await self._http.post(url + path, content=body, headers=headers)
-        except httpx.TransportError as err:
+        except _BROKEN as err:
             raise _nobody([_why(url, err)]) from err
 
     def _read(self, url: str, response: httpx.Response, kind: type[T]) -> T:
