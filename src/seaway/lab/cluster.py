@@ -46,13 +46,16 @@ def ask(host: Machine, method: str, path: str, body: object | None = None) -> An
         connection.close()
 
 
-def form(lab: Lab, report: Callable[[str], None], ask: Ask = ask) -> None:
+def form(
+    lab: Lab, report: Callable[[str], None], ask: Ask = ask, *, stores: int | None = None
+) -> None:
     """Make one cluster of all hosts of *lab*, whose agents run; those in one stay in it.
 
     Hosts join one after the other, so that their numbers are those in their names.
 
     Args:
         report: Gets a line about each host.
+        stores: Wait for so many; None: 3 from three hosts on, of which none is behind a NAT.
 
     Raises:
         AgentUnreachable: An agent does not answer.
@@ -69,8 +72,9 @@ def form(lab: Lab, report: Callable[[str], None], ask: Ask = ask) -> None:
         ask(hosts[0], "POST", "/v1/cluster", {})
         members = [newcomers.pop(0)]
     _join(members[0], newcomers, report, ask)
-    # A cluster that somebody else made may be meant to have another number of stores.
-    stores = (3 if len(hosts) >= 3 else 1) if made else 0
+    if stores is None:
+        # A cluster that somebody else made may be meant to have another number of them.
+        stores = (3 if len(hosts) >= 3 else 1) if made else 0
     _wait_complete(members[0], len(hosts), stores, ask)
 
 
