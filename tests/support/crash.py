@@ -243,7 +243,8 @@ async def _up(agent: Agent, _target: str) -> None:
     await sandboxes.up(agent.core, "made")
     # What `seaway start` tells next: a container that has never had a process would be stopped.
     made = agent.core.state.sandbox("made")
-    sandboxes._put(agent.core, made, pid=os.getppid(), started=sandboxes.start_time(os.getppid()))
+    process = os.getppid()
+    await sandboxes._put(agent.core, made, pid=process, started=sandboxes.start_time(process))
 
 
 async def _repair(agent: Agent, _target: str) -> None:
