@@ -76,7 +76,9 @@ async def _create_network(agent: Agent, _request: Request, body: NetworkRequest)
 
 
 async def _network(agent: Agent, request: Request, _body: None) -> Any:
-    found = network_view(agent.core, agent.core.state.network(request.path_params["name"]))
+    name = request.path_params["name"]
+    await nodes.know_networks(agent.core, [name])
+    found = network_view(agent.core, agent.core.state.network(name))
     return (await _with_members(agent, [found]))[0]
 
 
@@ -86,7 +88,9 @@ async def _with_members(agent: Agent, views: list[dict[str, Any]]) -> list[dict[
 
 
 async def _remove_network(agent: Agent, request: Request, _body: None) -> Any:
-    return {"removed": (await networks.remove(agent.core, request.path_params["name"])).name}
+    name = request.path_params["name"]
+    await nodes.know_networks(agent.core, [name])
+    return {"removed": (await networks.remove(agent.core, name)).name}
 
 
 async def _prune_networks(agent: Agent, _request: Request, _body: None) -> Any:
@@ -95,6 +99,7 @@ async def _prune_networks(agent: Agent, _request: Request, _body: None) -> Any:
 
 async def _connect(agent: Agent, request: Request, body: ConnectRequest) -> Any:
     body.endpoint.network = request.path_params["name"]
+    await nodes.know_networks(agent.core, [body.endpoint.network])
     await sandboxes.connect(agent.core, body.sandbox, body.endpoint)
     return sandbox_view(agent.core, agent.core.state.sandbox(body.sandbox))
 
@@ -114,6 +119,7 @@ async def _list_sandboxes(agent: Agent, _request: Request, _body: None) -> Any:
 
 
 async def _create_sandbox(agent: Agent, _request: Request, body: SandboxRequest) -> Any:
+    await nodes.know_networks(agent.core, [r.network for r in body.networks])
     sandbox = await sandboxes.create(agent.core, body)
     agent.watch.follow(sandbox)
     # Whoever makes a sandbox is about to run something in it: spare them a question.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -299,6 +299,15 @@ async def node_view(ship: Membership, name: str) -> dict[str, Any]:
         ],
         "paths": ship.overlay.ways(host),
     }
+
+
+async def know_networks(core: Core, names: Iterable[str]) -> None:
+    """Hear of networks that another host has just made, and of whose making we have not heard."""
+    ship = core.cluster
+    if ship is None or not ship.session.online or all(map(core.state.finds_network, names)):
+        return
+    with suppress(StoreError):
+        await ship.session.freshen(keys.NETWORKS)
 
 
 async def add_members(ship: Membership | None, networks: Sequence[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ def is_shared(item: Item) -> bool:
 def key_of(item: Item) -> str:
     """Return the store key, e.g. ``/seaway/v1/endpoints/<network>/<endpoint>``."""
     if isinstance(item, Network):
-        return keys.network(item.id)
+        return keys.network(item.id) if is_shared(item) else f"{keys.ROOT}/networks/{item.id}"
     if isinstance(item, Sandbox):
         return f"{keys.ROOT}/sandboxes/{item.id}"
     return f"{keys.ROOT}/endpoints/{item.network}/{item.id}"
@@ -131,6 +131,14 @@ class State:
         if len(name) >= PREFIX_MIN and len(hits) == 1:
             return hits[0]
         raise NotFound(f"no network called {name!r}: 'seaway network ls' shows those there are")
+
+    def finds_network(self, name: str) -> bool:
+        """Does network() find one?"""
+        try:
+            self.network(name)
+        except NotFound:
+            return False
+        return True
 
     def has_network(self, name: str) -> bool:
         """Is a network called exactly so?"""
