@@ -408,8 +408,10 @@ async def forget_host(ship: Membership, host: Host) -> None:
         StoreError: The store is out of reach.
     """
     etcd = ship.session.etcd
-    kvs, _ = await etcd.range(f"{keys.ROOT}/blocks/")
-    blocks = [kv.key for kv in kvs if decode(Block, kv.value).host == host.id]
+    blocks: list[str] = []
+    for network in ship.commons.networks:
+        kvs, _ = await etcd.range(keys.blocks(network))
+        blocks += (kv.key for kv in kvs if decode(Block, kv.value).host == host.id)
     for at in range(0, len(blocks), 100):
         await etcd.txn([], [], [Erase(key) for key in blocks[at : at + 100]])
     await etcd.txn(

@@ -133,18 +133,20 @@ class Commons:
         return touched
 
     def _known(self, prefix: str) -> Iterator[str]:
-        if prefix == keys.HOSTS:
-            yield from (keys.host(h) for h in self.hosts)
-        elif prefix == keys.ALIVE:
-            yield from (keys.alive(h) for h in self.alive)
-        elif prefix == keys.NETWORKS:
-            yield from (keys.network(n) for n in self.networks)
-        for network, blocks in self.blocks.items():
-            if prefix == keys.blocks(network):
-                yield from (keys.block(network, cidr) for cidr in blocks)
-        for network, endpoints in self.announced.items():
-            if prefix == keys.announced(network):
-                yield from (keys.announced(network, e) for e in endpoints)
+        shared = (
+            *map(keys.host, self.hosts),
+            *map(keys.alive, self.alive),
+            *map(keys.network, self.networks),
+        )
+        yield from (key for key in shared if key.startswith(prefix))
+        for network in self.blocks.keys() | self.announced.keys():
+            if not keys.on(network).startswith(prefix) and not prefix.startswith(keys.on(network)):
+                continue
+            there = (
+                *(keys.block(network, cidr) for cidr in self.blocks.get(network, ())),
+                *(keys.announced(network, e) for e in self.announced.get(network, ())),
+            )
+            yield from (key for key in there if key.startswith(prefix))
 
     def _note(self, key: str, revision: int) -> None:
         if revision:
@@ -182,8 +184,8 @@ class Commons:
         touched.networks[identity] = fresh
 
     def _block(self, key: str, value: bytes | None, revision: int, touched: Touched) -> None:
-        _, _, _, _, scope, tail = key.split("/")
-        network, cidr = NetworkId(scope), ip_network(tail.replace("-", "/"))
+        network, tail = keys.network_of(key)
+        cidr = ip_network(tail.replace("-", "/"))
         self._note(key, revision if value is not None else 0)
         there = self.blocks.setdefault(network, {})
         before = there.get(cidr)
@@ -200,8 +202,8 @@ class Commons:
         touched.hosts.update(b.host for b in (before, fresh) if b is not None)
 
     def _announced(self, key: str, value: bytes | None, touched: Touched) -> None:
-        _, _, _, _, scope, tail = key.split("/")
-        identity, there = EndpointId(tail), self.announced.setdefault(NetworkId(scope), {})
+        network, tail = keys.network_of(key)
+        identity, there = EndpointId(tail), self.announced.setdefault(network, {})
         if value is None:
             if there.pop(identity, None):
                 touched.announced.pop(identity, None)

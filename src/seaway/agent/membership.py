@@ -17,6 +17,7 @@ from seaway.agent.commons import Commons, Touched
 from seaway.agent.member import Member, MemberFolder
 from seaway.agent.mirror import Mirror
 from seaway.agent.overlay import Overlay
+from seaway.agent.probes import Probes
 from seaway.agent.session import Hooks, Session
 from seaway.agent.state import Change
 from seaway.agent.stores import Stores
@@ -67,6 +68,7 @@ class Membership:
         self.session = Session(core.state, self.commons, etcd, self._mirror, hooks)
         self.overlay = Overlay(core, self.commons, folder, self._participating)
         self.stores = Stores(self)
+        self.probes = Probes(self)
         self._applying = asyncio.Lock()
         self._idle_since: dict[NetworkId, float] = {}
         self._fenced: set[SandboxId] = set()
@@ -343,6 +345,7 @@ class Membership:
             mac=self._core.ground.mac(addresses),
             keys=self.overlay.keys,
             vxlan=self.overlay.vxlan,
+            checksums=self.overlay.checksums,
             settled=self.overlay.settled,
             version=__version__,
             **changes,  # type: ignore[arg-type]
@@ -364,6 +367,7 @@ class Membership:
             self.stores.run,
             self.session.run,
             self.overlay.run,
+            self.probes.run,
             self._sweep,
             self._keep_told,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from seaway.errors import StoreError
+from seaway.store import keys
 
 log = structlog.get_logger()
 
@@ -22,7 +23,7 @@ CREATE TABLE IF NOT EXISTS record (
     key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
-_SKIPPED = ("/seaway/v1/alive/", "/seaway/v1/pulses/")
+_SKIPPED = (keys.ALIVE,)  # says nothing about the next start
 
 News = Iterable[tuple[str, bytes | None, int]]
 """Key, value or None for one that has gone, revision."""

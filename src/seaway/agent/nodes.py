@@ -343,9 +343,11 @@ def _member(ship: Membership, found: Announced) -> dict[str, Any]:
 
 async def _containers(ship: Membership, network: str = "") -> list[Announced]:
     """List what is announced on one network, or on all."""
-    where = keys.announced(NetworkId(network)) if network else keys.announced_everywhere()
-    kvs, _ = await ship.session.etcd.range(where)
-    return [decode(Announced, kv.value) for kv in kvs]
+    found: list[Announced] = []
+    for identity in [NetworkId(network)] if network else list(ship.commons.networks):
+        kvs, _ = await ship.session.etcd.range(keys.announced(identity))
+        found += (decode(Announced, kv.value) for kv in kvs)
+    return found
 
 
 async def _leader(ship: Membership) -> str:

@@ -18,9 +18,9 @@ import structlog
 
 from seaway.errors import SeawayError
 from seaway.kernel import features, wireguard
-from seaway.model.cluster import Host, HostId, TunnelKey
+from seaway.model.cluster import Carrier, Host, HostId, TunnelKey
 from seaway.model.network import Address, Network
-from seaway.plan.carriers import Paths, Refused, choose, reachable
+from seaway.plan.carriers import Paths, Refused, Way, choose, reachable
 from seaway.plan.overlay import (
     Here,
     PrivateKey,
@@ -30,9 +30,11 @@ from seaway.plan.overlay import (
     plan_peer,
     plan_tunnels,
     refusals,
+    sending,
     vxlan_versions,
     wireguard_link,
 )
+from seaway.plan.resources import VXLAN_LINKS
 
 if TYPE_CHECKING:
     from seaway.agent.commons import Commons
@@ -58,6 +60,8 @@ class Overlay:
         settled: The newest generation of keys that everything is sent with.
         host_changed: Something that others should know of this host is different.
         moved: This host's addresses are different.
+        new_ways: There are other ways to hosts than before, that nobody has tried.
+        checksums: VXLAN's may be left to the network card.
         problems: Networks that do not reach a host: (host, network) -> why.
     """
 
@@ -76,7 +80,9 @@ class Overlay:
         self.vxlan = has_vxlan()
         self.keys: tuple[TunnelKey, ...] = ()
         self.settled = 0
+        self.checksums = True
         self.host_changed = asyncio.Event()
+        self.new_ways = asyncio.Event()
         self.moved = asyncio.Event()
         self.problems: dict[tuple[str, str], str] = {}
         self._paths: dict[HostId, Paths] = {}
@@ -96,6 +102,23 @@ class Overlay:
     def _ready(self) -> bool:
         known = self._commons.cluster is not None and self._commons.me in self._commons.hosts
         return known and not self._stopped
+
+    def to(self, peer: Host) -> tuple[Here, There]:
+        """Return all that plans to a host are made of."""
+        return self._here(), self._there(peer)
+
+    def probe_link(self, peer: Host, way: Way) -> str:
+        """Name the tunnel that a way leads through; "" for none."""
+        if way.carrier is Carrier.VXLAN:
+            return VXLAN_LINKS[way.path.to.version]
+        if way.carrier is Carrier.WIREGUARD:
+            return wireguard_link(self._commons.host, sending(*self.to(peer)))
+        return ""
+
+    def distrust_hardware(self) -> None:
+        """Have VXLAN's checksums made and checked without the network card's help."""
+        self.checksums = False
+        self.host_changed.set()
 
     def _here(self) -> Here:
         assert self._commons.cluster is not None
@@ -120,7 +143,7 @@ class Overlay:
     def _oldest(self) -> int:
         return self.keys[0].generation if self.keys else 0
 
-    def _peers(self) -> list[Host]:
+    def peers(self) -> list[Host]:
         """List the other hosts that have blocks on networks of ours."""
         hosts = (self._commons.hosts.get(h) for h in self._commons.owners - {self._commons.me})
         return [host for host in hosts if host is not None]
@@ -140,7 +163,7 @@ class Overlay:
         """Plan everything that leads to other hosts."""
         if not self._ready:
             return {}
-        peers = self._peers()
+        peers = self.peers()
         self._look(peers)
         found = {f"peer/{peer.id}": self._plan_peer(peer) for peer in peers}
         return {"tunnels": self._plan_tunnels(), **found}
@@ -187,7 +210,7 @@ class Overlay:
             if network.encrypted:
                 found["wireguard"] += 1
                 continue
-            used = {str(way["carrier"]) for p in self._peers() for way in self.ways(p, network)}
+            used = {str(way["carrier"]) for p in self.peers() for way in self.ways(p, network)}
             for carrier in used - {""}:
                 found[carrier] += 1
         return found
@@ -245,6 +268,7 @@ class Overlay:
             else:
                 plans[f"peer/{identity}"] = self._plan_peer(host)
         await self._core.kernel.change_all({"tunnels": self._plan_tunnels(), **plans})
+        self.new_ways.set()
         self._kicked.set()
 
     def _forget(self, host: HostId) -> None:
@@ -318,7 +342,7 @@ class Overlay:
         if not self.keys or self._commons.cluster is None:
             return set()
         newest = self.keys[-1].generation
-        behind = [p for p in self._peers() if self._sending.get(p.id, self._oldest) < newest]
+        behind = [p for p in self.peers() if self._sending.get(p.id, self._oldest) < newest]
         link = wireguard_link(self._commons.host, newest)
         moved: set[HostId] = set()
         if behind:

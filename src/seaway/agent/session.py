@@ -67,15 +67,6 @@ class Hooks:
     removed: Callable[[], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class _Pulse:
-    """Tells a watch that lives from one whose far end has gone."""
-
-    sent: int = 0
-    heard: int = 0
-    missed: int = 0
-
-
 class Session:
     """Implements state.Shared.
 
@@ -104,12 +95,11 @@ class Session:
         self.orphans: set[NetworkId] = set()
         self.gone = False
         self._taking_part: set[NetworkId] = set()
-        self._watch_again = asyncio.Event()
         self._lost = asyncio.Event()  # a request failed: connect anew
         self._behind = False  # something was done without the store
-        self._revision = 0
         self._floors: dict[str, int] = {}  # prefix -> what is known of it; before that is old
-        self._pulse = _Pulse()
+        self._listening: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
         self._order = asyncio.Lock()  # news is taken in one piece at a time
 
     @staticmethod
@@ -200,8 +190,10 @@ class Session:
     def drop(self, network: NetworkId) -> None:
         """Take part in a network no more that has gone."""
         self._taking_part.discard(network)
-        self._mirror.forget(self._prefixes_of(network))
-        self._watch_again.set()
+        prefix = keys.on(network)
+        self._mirror.forget([prefix])
+        if task := self._listening.pop(prefix, None):
+            task.cancel()
 
     # -- taking part in networks -------------------------------------------------------------
 
@@ -224,11 +216,11 @@ class Session:
         async with self._order:
             self._taking_part.add(network)
             try:
-                touched = await self._read(self._prefixes_of(network))
+                touched = await self._read([keys.on(network)])
             except BaseException:
                 self._taking_part.discard(network)
                 raise
-            self._watch_again.set()
+            self._listen(keys.on(network))
         await self._hooks.changed(touched)
 
     async def withdraw(self, network: NetworkId) -> None:
@@ -237,13 +229,8 @@ class Session:
         touched = self.commons.forget_network(network)
         await self._hooks.changed(touched)
 
-    @staticmethod
-    def _prefixes_of(network: NetworkId) -> tuple[str, str]:
-        return keys.blocks(network), keys.announced(network)
-
     def _prefixes(self) -> list[str]:
-        own = keys.pulse(self.commons.me)
-        return [*keys.COMMON, own, *(p for n in self._taking_part for p in self._prefixes_of(n))]
+        return [keys.SHARED, *map(keys.on, self._taking_part)]
 
     async def _read(self, prefixes: Iterable[str]) -> Touched:
         """Take up everything below *prefixes*."""
@@ -277,7 +264,11 @@ class Session:
             turn = await self.etcd.get(prefix)
             self.commons.revisions[prefix] = turn.mod_revision if turn else 0
             prefix = keys.NETWORKS
-        await self._hooks.changed(await self._read([prefix]))
+        async with self._order:
+            kvs, _ = await self.etcd.range(prefix)
+            found = [(kv.key, kv.value, kv.mod_revision) for kv in kvs]
+            touched = self.commons.replace([prefix], found)
+        await self._hooks.changed(touched)
 
     # -- staying in touch ---------------------------------------------------------------------
 
@@ -323,14 +314,12 @@ class Session:
             raise StoreError("this host was removed from its cluster")
         await self._hold_lease(found.lease)
         async with self._order:
-            _, self._revision = await self.etcd.range(keys.CLUSTER)
             touched = await self._read(self._prefixes())
         await self._hooks.changed(touched)
         self._behind = True
         while self._behind:  # what is done meanwhile is done alone, too
             self._behind = False
             await self._tell_all()
-        self._pulse = _Pulse()
         self._lost.clear()
         if not self.online:
             self.online, self.since, self.error = True, time.time(), ""
@@ -346,9 +335,16 @@ class Session:
         """Hear the store's news, and show that we live, until one of them fails."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_alive(), name="lease")
-            group.create_task(self._hear(), name="watch")
+            self._group, self._listening = group, {}
+            for prefix in self._prefixes():
+                self._listen(prefix)
             await self._lost.wait()
             raise StoreError(self.error)
+
+    def _listen(self, prefix: str) -> None:
+        """Hear of what happens below *prefix* from now on, if we are connected."""
+        if self.online and self._group is not None and prefix not in self._listening:
+            self._listening[prefix] = self._group.create_task(self._hear(prefix), name=prefix)
 
     async def _keep_alive(self) -> None:
         assert self.commons.cluster is not None
@@ -357,54 +353,30 @@ class Session:
             await asyncio.sleep(seconds / 4)
             if await self.etcd.keepalive(self._lease) <= 0:
                 raise StoreError("this host was silent for too long: announcing everything again")
-            await self._check_watch()
 
-    async def _check_watch(self) -> None:
-        """A watch whose other end went without a word hears nothing of what we write ourselves."""
-        pulse = self._pulse
-        pulse.missed = pulse.missed + 1 if pulse.heard < pulse.sent else 0
-        if pulse.missed > 1:
-            raise StoreError("the store's news do not arrive: connecting again")
-        me = self.commons.me
-        pulse.sent = await self.etcd.txn([], [Write(keys.pulse(me), b"1", self._lease)], [])
-
-    async def _hear(self) -> None:
-        """Watch; anew, from where the last one was, when the networks we take part in change."""
-        while True:
-            self._watch_again.clear()
-            async with asyncio.TaskGroup() as group:
-                hearing = group.create_task(self._hear_one(), name="news")
-                await self._watch_again.wait()
-                hearing.cancel()
-
-    async def _hear_one(self) -> None:
-        async with aclosing(self.etcd.watch(self._prefixes(), self._revision + 1)) as news:
+    async def _hear(self, prefix: str) -> None:
+        async with aclosing(self.etcd.watch([prefix], self._floors[prefix] + 1)) as news:
             async for batch in news:
-                # Taken in whole even if a new watch is wanted meanwhile.
-                await asyncio.shield(self._take_in(batch.events, batch.revision))
+                # Taken in whole, even if the network is left meanwhile.
+                await asyncio.shield(self._take_in(prefix, batch.events))
         raise StoreError("the store ended its news: connecting again")
 
-    async def _take_in(self, events: Iterable[Event], revision: int) -> None:
+    async def _take_in(self, prefix: str, events: Iterable[Event]) -> None:
         async with self._order:
-            news = [(e.key, e.value, e.revision) for e in events if self._is_news(e)]
-            for key, _, at in news:
-                self._floors[_prefix(key)] = at
+            # What was read anew meanwhile is newer than what a watch still has to tell.
+            known = self._floors[prefix]
+            news = [(e.key, e.value, e.revision) for e in events if e.revision > known]
+            if not news:
+                return
             touched = self.commons.take(news)
             self._mirror.put(news)
-            self._revision = revision
-            for key, value, at in news:
-                if key == keys.pulse(self.commons.me):
-                    self._pulse.heard = max(self._pulse.heard, at)
-                if key == keys.host(self.commons.me) and value is None:
-                    self.gone = True
+            self._floors[prefix] = max(at for _, _, at in news)
+            own = keys.host(self.commons.me)
+            self.gone |= any(key == own and value is None for key, value, _ in news)
         if self.gone:
             await self._hooks.removed()
             raise StoreError("this host was removed from its cluster")
         await self._hooks.changed(touched)
-
-    def _is_news(self, event: Event) -> bool:
-        """A new watch begins where the slowest prefix was, and tells others' past again."""
-        return event.revision > self._floors.get(_prefix(event.key), 0)
 
     # -- telling the store what it does not know --------------------------------------------
 
@@ -511,10 +483,6 @@ class Session:
             await self.etcd.txn([], writes[at : at + _TXN_MAX], [])
         for at in range(0, len(erases), _TXN_MAX):
             await self.etcd.txn([], [], erases[at : at + _TXN_MAX])
-
-
-def _prefix(key: str) -> str:
-    return key[: key.rfind("/") + 1]
 
 
 def _networks(items: Iterable[Item]) -> list[Network]:

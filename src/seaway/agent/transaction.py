@@ -163,5 +163,5 @@ def _removals(found: Transaction, change: Change, state: State, commons: Commons
 def _network_erased(network: Network) -> Iterator[Erase]:
     yield Erase(keys.network(network.id))
     yield Erase(keys.network_name(network.name))
-    for prefix in (keys.blocks, keys.announced, keys.names):
+    for prefix in (keys.on, keys.names):
         yield Erase(prefix(network.id), prefix=True)

@@ -259,7 +259,7 @@ def _hop(here: Here, there: There, way: Way, version: int) -> tuple[str, Address
     if way.carrier is Carrier.VXLAN:
         inside = there.peer.tunnel if version == 4 else there.peer.tunnel6
         return VXLAN_LINKS[way.path.to.version], inside
-    return wireguard_link(here.me, _sending(here, there)), None
+    return wireguard_link(here.me, sending(here, there)), None
 
 
 def fitting(here: Here, way: Way) -> int:
@@ -268,8 +268,8 @@ def fitting(here: Here, way: Way) -> int:
     return path_mtu(way.carrier, way.path.mtu, version, here.mtu(way.carrier, version))
 
 
-def _sending(here: Here, there: There) -> int:
-    """The generation of keys to send with: the wanted one, or else the newest both have."""
+def sending(here: Here, there: There) -> int:
+    """Return the generation of keys to send with: the wanted one, or else the newest both have."""
     shared = shared_generations(here.me, there.peer)
     return there.generation if there.generation in shared else shared[-1]
 

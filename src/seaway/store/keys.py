@@ -1,7 +1,8 @@
 """Where each record stands in a store.  Claims are records that only say who has something.
 
-``/seaway/v1/<kind>/<scope>/<id>``, the same in SQLite and etcd; what belongs to one host
-alone stands in etcd below ``/seaway/v1/local/<host>``.
+What every host of a cluster has to know stands below ``/seaway/v1/shared``, what those on a
+network have to know below ``/seaway/v1/on/<network>``: each of them is one watch.  What belongs
+to one host alone stands below ``/seaway/v1/local/<host>``, as that host's own store has it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from seaway.model.cluster import HostId
 from seaway.model.network import Address, NetworkId, Prefix
 
 ROOT: Final = "/seaway/v1"
-CLUSTER: Final = f"{ROOT}/cluster"
+SHARED: Final = f"{ROOT}/shared/"
+CLUSTER: Final = f"{SHARED}cluster"
 
 TOKEN: Final = f"{ROOT}/token"
 """The secret of the join token."""
 
-HOSTS: Final = f"{ROOT}/hosts/"
-ALIVE: Final = f"{ROOT}/alive/"
-NETWORKS: Final = f"{ROOT}/networks/"
-COMMON: Final = (CLUSTER, HOSTS, ALIVE, NETWORKS)
-"""Prefixes that every host of a cluster watches."""
+HOSTS: Final = f"{SHARED}hosts/"
+ALIVE: Final = f"{SHARED}alive/"
+NETWORKS: Final = f"{SHARED}networks/"
 
 
 def host(identity: HostId) -> str:
@@ -58,14 +58,14 @@ NETWORK_TURN: Final = f"{ROOT}/network-turn"
 """Written by whoever makes a network, so that two never choose overlapping subnets at once."""
 
 
-def pulse(identity: HostId) -> str:
-    """Return the key by which a host sees that its own watch is alive."""
-    return f"{ROOT}/pulses/{identity}"
+def on(identity: NetworkId) -> str:
+    """Return the prefix of all that those who take part in a network have to know."""
+    return f"{ROOT}/on/{identity}/"
 
 
 def blocks(identity: NetworkId) -> str:
     """Return the prefix of a network's blocks."""
-    return f"{ROOT}/blocks/{identity}/"
+    return f"{on(identity)}blocks/"
 
 
 def block(identity: NetworkId, cidr: Prefix) -> str:
@@ -75,12 +75,7 @@ def block(identity: NetworkId, cidr: Prefix) -> str:
 
 def announced(identity: NetworkId, endpoint: str = "") -> str:
     """Return where an endpoint is announced; without one, the prefix of all of a network's."""
-    return f"{ROOT}/announced/{identity}/{endpoint}"
-
-
-def announced_everywhere() -> str:
-    """Return the prefix of all networks' announced endpoints."""
-    return f"{ROOT}/announced/"
+    return f"{on(identity)}announced/{endpoint}"
 
 
 def addresses(identity: NetworkId) -> str:
@@ -110,7 +105,16 @@ def of_local(identity: HostId, key: str) -> str:
 
 def kind(key: str) -> str:
     """Return what sort of record is at *key*, e.g. "networks"."""
-    return key.split("/", 4)[3]
+    _, _, _, scope, first, *rest = key.split("/", 6)
+    if scope == "shared":
+        return first
+    return rest[0] if scope == "on" else scope
+
+
+def network_of(key: str) -> tuple[NetworkId, str]:
+    """Take the network and the last part out of the key of a block or an announced endpoint."""
+    _, _, _, _, network, _, last = key.split("/", 6)
+    return NetworkId(network), last
 
 
 def names(identity: NetworkId) -> str:
