@@ -37,7 +37,8 @@ class Store:
         self.name = HostId(f"{number:012x}")
         self.peers = peer_urls(LOOPBACK, ports)
         (self.url,) = client_urls(LOOPBACK, ports)
-        self.process = EtcdMember(folder / self.name)
+        self.program = quick(folder)
+        self.process = EtcdMember(folder / self.name, self.program)
         self.config = EtcdConfig(
             name=self.name,
             addresses=LOOPBACK,
@@ -69,6 +70,15 @@ class Store:
         self.config = replace(self.config, members=members, state="existing")
         await self.process.ensure_running(self.config)
         await stores.promote(client, self.name, self.peers)
+
+
+def quick(folder):
+    """A script that starts etcd with quick elections, and is etcd from then on."""
+    path = folder / "quick-etcd"
+    settings = "export ETCD_HEARTBEAT_INTERVAL=50 ETCD_ELECTION_TIMEOUT=500"
+    path.write_text(f'#!/bin/sh\n{settings}\nexec etcd "$@"\n')
+    path.chmod(0o755)
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +141,7 @@ def test_it_outlives_its_starter_and_is_adopted(hosts, credentials, tmp_path):
             pid = one.pid()
             assert os.getsid(pid) == pid
 
-            later = EtcdMember(tmp_path / one.name)
+            later = EtcdMember(tmp_path / one.name, one.program)
             assert later.alive()
             assert not await later.ensure_running(one.config)
 
