@@ -344,7 +344,12 @@ def test_the_reason_of_its_end_is_told(hosts, tmp_path):
             await until(lambda: member.log.read_text().count("cannot") > 1)
             keeping.cancel()
 
-    with program(tmp_path, """echo '{"msg": "cannot", "error": "no luck"}' >&2; exit 1""") as path:
+    lines = (
+        "plain text",
+        '{"level": "warn", "caller": "embed/x.go", "msg": "cannot", "error": "no luck"}',
+        '{"level": "warn", "caller": "rafthttp/x.go", "msg": "peer gone", "error": "EOF"}',
+    )
+    with program(tmp_path, "\n".join(f"echo '{line}'" for line in lines)) as path:
         run(steps(EtcdMember(tmp_path / "x", program=path)))
 
 

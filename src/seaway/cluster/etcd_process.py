@@ -166,6 +166,7 @@ class EtcdMember:
         self._pid_file = folder / "etcd.pid"
         self._program = program
         self._changing = asyncio.Lock()
+        self._log_from = 0  # where the log of the latest start begins
 
     @property
     def has_data(self) -> bool:
@@ -269,13 +270,14 @@ class EtcdMember:
             await asyncio.to_thread(shutil.rmtree, self.data, ignore_errors=True)
 
     def last_words(self) -> str:
-        """Return what its log says last, in one line."""
-        with suppress(OSError):
-            lines = self.log.read_bytes()[-16384:].splitlines()
-            for line in reversed(lines):
-                if words := _words(line):
-                    return words
-        return "without a word"
+        """Return what its log says about its end, in one line."""
+        try:
+            text = self.log.read_bytes()[self._log_from :]
+        except OSError:
+            text = b""
+        said = [_words(line) for line in text[-16384:].splitlines() if line.strip()]
+        weightiest = max((weight for weight, _ in said), default=0)
+        return next((words for weight, words in said[::-1] if weight == weightiest), "no reason")
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -290,6 +292,7 @@ class EtcdMember:
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.data.chmod(0o700)  # etcd warns otherwise
             self._trim_log(at=LOG_BYTES // 2)
+            self._log_from = self.log.stat().st_size if self.log.exists() else 0
             pid = _spawn(program, wanted, self.log)
             self._remember(pid)
         except OSError as err:
@@ -360,6 +363,7 @@ class EtcdMember:
             if self.log.stat().st_size > at:
                 shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
                 os.truncate(self.log, 0)
+                self._log_from = 0
 
 
 def _spawn(program: str, args: tuple[str, ...], log_file: Path) -> int:
@@ -397,11 +401,9 @@ def _command_line(pid: int) -> bytes:
 
 def _environment() -> Mapping[str, str]:
     """Nothing of ours: etcd takes ETCD_NAME and the like for flags, proxies for its peers too."""
-    machine = platform.machine()
-    return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "ETCD_UNSUPPORTED_ARCH": _MACHINES.get(machine, machine),
-    }
+    path = {"PATH": os.environ.get("PATH", os.defpath)}
+    machine = _MACHINES.get(platform.machine())
+    return path | {"ETCD_UNSUPPORTED_ARCH": machine} if machine else path
 
 
 def _has_ipv6() -> bool:
@@ -427,14 +429,20 @@ async def _readable(handle: int, seconds: float) -> None:
 
 
 class _LogLine(msgspec.Struct):
+    level: str = ""
+    caller: str = ""
     msg: str = ""
     error: str = ""
 
 
-def _words(line: bytes) -> str:
-    """Read one line of etcd's log; before it can write JSON, and when it panics, it is text."""
+def _words(line: bytes) -> tuple[int, str]:
+    """Weigh and shorten one line of etcd's log, which is text before it can write JSON."""
     try:
         said = msgspec.json.decode(line, type=_LogLine)
     except msgspec.MsgspecError:
-        return line.decode(errors="replace").strip()
-    return ": ".join(filter(None, (said.msg, said.error)))
+        return 0, line.decode(errors="replace").strip()
+    words = ": ".join(filter(None, (said.msg, said.error)))
+    if said.level in ("error", "panic", "fatal") or said.msg == "server error":
+        return 2, words
+    # Of its connections it says much while it ends.
+    return int(bool(said.error) and not said.caller.startswith("rafthttp/")), words
