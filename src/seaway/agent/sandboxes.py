@@ -404,7 +404,7 @@ def lacks_ports(sandbox: Sandbox) -> bool:
 
 async def _forget(core: Core, sandbox: Sandbox) -> None:
     """Never stops half way: what the kernel still has is swept by the next audit."""
-    endpoints = [a.endpoint for a in core.state.attachments(sandbox.id)]
+    endpoints = core.state.endpoints_of(sandbox.id)
     await _forget_endpoints(core, sandbox, endpoints, whole=True)
     core.bindings.release(sandbox.id)
     core.names.remove(sandbox)

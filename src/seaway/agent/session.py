@@ -31,7 +31,7 @@ from seaway.errors import Conflict, SeawayError, StoreError
 from seaway.model.cluster import Announced, Block, Claim, Cluster, HostId
 from seaway.model.names import digest
 from seaway.model.network import Address, Network, NetworkId
-from seaway.model.sandbox import Endpoint, EndpointId, Sandbox
+from seaway.model.sandbox import Endpoint, EndpointId
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
@@ -404,57 +404,57 @@ class Session:
             why = "its network was removed while this host was away: remove it, and run it anew"
             self.lost |= {e.id: why for e in self.state.members(network)}
         for network in self._taking_part - self.orphans:
+            claims = await self._claims(network)
             found, _ = await self.etcd.range(keys.announced(network))
-            there = {
-                kv.key: kv for kv in found if decode(Announced, kv.value).host == self.commons.me
-            }
+            me = self.commons.me
+            there = {kv.key: kv for kv in found if decode(Announced, kv.value).host == me}
             for endpoint in list(self.state.members(network)):
-                sandbox = self.state.sandboxes[endpoint.sandbox]
                 key = keys.announced(network, endpoint.id)
-                await self._tell_endpoint(endpoint, sandbox, there.pop(key, None))
-            claims = await self._stale_claims(network)
-            await self._in_pieces([], [*(Erase(key) for key in there), *claims])
+                await self._tell_endpoint(endpoint, claims, there.pop(key, None))
+            # What an earlier life of ours had, and this one has not.
+            stale = [key for key, kv in claims.items() if decode(Claim, kv.value).host == me]
+            await self._in_pieces([], [Erase(key) for key in (*there, *stale)])
             await self._tell_blocks(network)
 
-    async def _stale_claims(self, network: NetworkId) -> list[Erase]:
-        """Find what an earlier life of ours claimed and has no more."""
-        mine = {
-            key
-            for endpoint in self.state.members(network)
-            for key, _ in endpoint_records(
-                endpoint, self.state.sandboxes[endpoint.sandbox], self.commons
-            )
-        }
-        stale = []
+    async def _claims(self, network: NetworkId) -> dict[str, Kv]:
+        """Read who has which address and name on a network."""
+        found: dict[str, Kv] = {}
         for prefix in (keys.addresses(network), keys.names(network)):
             kvs, _ = await self.etcd.range(prefix)
-            stale += [
-                Erase(kv.key)
-                for kv in kvs
-                if kv.key not in mine and decode(Claim, kv.value).host == self.commons.me
-            ]
-        return stale
+            found |= {kv.key: kv for kv in kvs}
+        return found
 
-    async def _tell_endpoint(self, endpoint: Endpoint, sandbox: Sandbox, there: Kv | None) -> None:
-        """Claim what an endpoint has, unless it is claimed; and announce it."""
+    async def _tell_endpoint(
+        self, endpoint: Endpoint, claims: dict[str, Kv], there: Kv | None
+    ) -> None:
+        """Claim what an endpoint has, unless it is claimed, and announce it.
+
+        Args:
+            claims: Those of its network; its own are taken out.
+            there: How it is announced.
+        """
+        sandbox = self.state.sandboxes[endpoint.sandbox]
         told = encode(announced(endpoint, sandbox, self.commons))
         wanted = Transaction()
         for key, value in endpoint_records(endpoint, sandbox, self.commons):
-            found = await self.etcd.get(key)
+            found = claims.get(key)
+            if found is not None and found.value != value:
+                why = str(await self._explain(Clash(key, found, taken=True)))
+                self.lost[endpoint.id] = why
+                log.warning("endpoint_lost", sandbox=sandbox.name, error=why)
+                return
+            claims.pop(key, None)
             if found is None:
                 wanted.claim(key, value, self._lease)
-            elif found.value == value:
+            elif found.lease != self._lease:
                 wanted.compares.append(Holds(key, value))
                 wanted.writes.append(Write(key, value, self._lease))
-            else:
-                self.lost[endpoint.id] = str(await self._explain(Clash(key, found, taken=True)))
-                log.warning("endpoint_lost", sandbox=sandbox.name, error=self.lost[endpoint.id])
-                return
         if there is None or there.value != told or there.lease != self._lease:
             key = keys.announced(endpoint.network, endpoint.id)
             wanted.writes.append(Write(key, told, self._lease))
         try:
-            await self.write(wanted)
+            if wanted:
+                await self.write(wanted)
         except Clash as err:
             self.lost[endpoint.id] = str(await self._explain(err))
 

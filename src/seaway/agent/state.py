@@ -171,11 +171,16 @@ class State:
     def attachments(self, sandbox: SandboxId) -> tuple[Attachment, ...]:
         """Return a sandbox's endpoints with their networks, in the order of their interfaces.
 
-        The order in which they were made would not survive a restart.
+        The order in which they were made would not survive a restart.  What is known
+        of a cluster may have been lost, and with it a network: such an endpoint is left out.
         """
-        found = [self.endpoints[i] for i in self._of_sandbox.get(sandbox, ())]
+        found = [e for e in self.endpoints_of(sandbox) if e.network in self.networks]
         found.sort(key=lambda e: (len(e.ifname), e.ifname))  # eth9 before eth10
         return tuple(Attachment(endpoint=e, network=self.networks[e.network]) for e in found)
+
+    def endpoints_of(self, sandbox: SandboxId) -> list[Endpoint]:
+        """List a sandbox's endpoints, also those whose network is not known."""
+        return [self.endpoints[i] for i in self._of_sandbox.get(sandbox, ())]
 
     def members(self, network: NetworkId) -> Iterator[Endpoint]:
         """Yield the endpoints on a network."""
