@@ -75,7 +75,7 @@ def record(value, version=VERSION):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (record({"tag": "x"}, VERSION + 1), f"version {VERSION + 1}.*upgrade"),
+        (record({"tag": "x"}, VERSION + 1), f"version {VERSION + 1}.*newer"),
         (record({"tag": "x", "more": 1}), "unknown field 'more'"),
         (record({"at": None}), "field 'tag' is missing"),
         (record({"tag": "x", "at": "nowhere"}), "cannot be read"),

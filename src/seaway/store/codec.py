@@ -1,14 +1,16 @@
 """Records: model values to versioned JSON and back.
 
-A record says its version.  This release writes version 1 and reads 1; a later
-one reads its predecessor's too, so that agents can be upgraded one by one.
-Unknown fields are errors: a newer agent's record is not half understood.
+A record says its version.  This release writes version 2 and reads 1, its
+predecessor's, as well.  Unknown fields are errors: a newer agent's record is
+not half understood; so whoever adds, renames or removes a field, or gives one
+another meaning, counts VERSION up.
 """
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from ipaddress import (
@@ -19,13 +21,22 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from seaway.errors import InvalidSpec, StoreError
 
-VERSION = 1
+VERSION: Final = 2
+"""2: clusters.  What there was before has kept its fields and what they mean."""
+
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPGRADES: Final[dict[int, dict[type, Upgrade]]] = {1: {}}
+"""Versions that are read besides VERSION: what makes one kind of record into the next version's.
+
+A kind that is not named reads as it is; a field that is missing has its default.
+"""
 
 T = TypeVar("T")
 
@@ -47,15 +58,28 @@ def decode(kind: type[T], data: bytes) -> T:
     """
     try:
         record = msgspec.json.decode(data)
-        if record["version"] != VERSION:
-            raise StoreError(
-                f"a stored {kind.__name__} has version {record['version']}, "
-                f"this Seaway reads {VERSION}: upgrade it"
-            )
-        found: T = plain(kind, record["value"])
+        found: T = plain(kind, _upgraded(kind, record["version"], record["value"]))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, InvalidSpec) as err:
         raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
     return found
+
+
+def _upgraded(kind: type, version: int, item: Any) -> Any:
+    """Return what *item* is in this version."""
+    while version != VERSION:
+        if version not in UPGRADES:
+            known = ", ".join(map(str, (*UPGRADES, VERSION)))
+            raise StoreError(
+                f"a stored {kind.__name__} has version {version}, this Seaway reads {known}: "
+                "run the Seaway that wrote it, or a newer one"
+            )
+        item = UPGRADES[version].get(kind, _unchanged)(item)
+        version += 1
+    return item
+
+
+def _unchanged(item: dict[str, Any]) -> dict[str, Any]:
+    return item
 
 
 def plain(kind: Any, item: Any) -> Any:
