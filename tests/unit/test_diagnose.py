@@ -22,6 +22,7 @@ from seaway.kernel.facts import (
     Ipv6,
     Kernel,
     Occupied,
+    PathTried,
     Routing,
     Uplink,
 )
@@ -49,7 +50,11 @@ HEALTHY = Facts(
     dns_port=(),
     files=524288,
     folders=(Folder(path="/var/lib/seaway", writable=True),),
-    agent=AgentAnswer(version="0.1.0", start="systemctl start seaway"),
+    agent=AgentAnswer(
+        version="0.1.0",
+        start="systemctl start seaway",
+        paths=(PathTried(host="host2", carrier="wireguard", size=1420, milliseconds=0.5),),
+    ),
 )
 
 
@@ -108,6 +113,23 @@ ILL = [
         "systemctl start seaway",
     ),
     (asked(problems=("web: no",)), "fail", "agent", "web: no", "seaway status"),
+    (
+        asked(
+            paths=(
+                PathTried(
+                    host="host2",
+                    carrier="vxlan",
+                    size=1450,
+                    milliseconds=0.0,
+                    error="packets of 1450 bytes get lost",
+                ),
+            )
+        ),
+        "fail",
+        "hosts",
+        "packets of 1450 bytes get lost",
+        "seaway node inspect host2",
+    ),
     (kernel(kinds=None), "fail", "kernel", "could not be tried", "apt-get install -y iproute2"),
     (without("veth"), "fail", "kernel", "no veth links", "modprobe veth"),
     (without("bridge"), "fail", "kernel", "can get a gateway", "modprobe bridge"),

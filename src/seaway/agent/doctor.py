@@ -86,6 +86,18 @@ def _agent(facts: Facts) -> Said:
     yield ok(f"the agent answers, version {agent.version}")
 
 
+def _hosts(facts: Facts) -> Said:
+    """Each way to another host, tried in both directions with packets of full size."""
+    for path in facts.agent.paths if facts.agent else ():
+        if path.error:
+            yield fail(path.error, f"seaway node inspect {path.host}")
+        else:
+            yield ok(
+                f"packets of {path.size} bytes get to {path.host} by {path.carrier} and back in "
+                f"{path.milliseconds:.1f} ms"
+            )
+
+
 def _kernel(facts: Facts) -> Said:
     kernel = facts.kernel
     if kernel.kinds is None:
@@ -320,6 +332,7 @@ _CHECKS: Final[dict[Subject, Callable[[Facts], Said]]] = {
     Subject.PORTS: _ports,
     Subject.LIMITS: _limits,
     Subject.STATE: _state,
+    Subject.HOSTS: _hosts,
 }
 
 _NEED_ROOT: Final = (

@@ -33,6 +33,7 @@ class Subject(StrEnum):
     PORTS = "ports"
     LIMITS = "limits"
     STATE = "state"
+    HOSTS = "hosts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,13 @@ from seaway.cli.client import DEFAULT_SOCKET, Client
 from seaway.cli.output import terminal_columns
 from seaway.cli.parse import Parsed
 from seaway.errors import AgentUnreachable
-from seaway.kernel.facts import AgentAnswer, Facts
+from seaway.kernel.facts import AgentAnswer, Facts, PathTried
 from seaway.kernel.probe import FOLDERS, gather
 from seaway.lab.topology import HOSTS_MAX, RUN_ROOT, Lab
 
 _COLUMNS_MAX: Final = 100  # longer lines are hard to read
 _PATIENCE: Final = 5.0  # seconds for an agent that may be ill
+_PATIENCE_PATHS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +104,29 @@ def _facts() -> Facts:
         return replace(facts, agent=answer) if facts.privileged else facts
     folders = (Path(status["state_dir"]), *home.folders[1:])
     problems = tuple(f"{p['object']}: {p['error']}" for p in status["problems"])
-    answer = AgentAnswer(version=status["version"], problems=problems, start=home.start)
+    answer = AgentAnswer(
+        version=status["version"],
+        # What a way to a host lacks is said once, by whoever has just tried it.
+        problems=tuple(p for p in problems if not p.startswith("path: ")),
+        start=home.start,
+        paths=_paths() if status.get("cluster") else (),
+    )
     return replace(gather(folders), agent=answer)
+
+
+def _paths() -> tuple[PathTried, ...]:
+    """Have the agent try every way to another host: a dead one takes a few seconds."""
+    found: Any = Client(timeout=_PATIENCE_PATHS).request("GET", "/v1/paths")
+    return tuple(
+        PathTried(
+            host=path["host"],
+            carrier=path["carrier"],
+            size=path["size"],
+            milliseconds=path["milliseconds"],
+            error=path["error"],
+        )
+        for path in found
+    )
 
 
 def home_of(socket: str, *, systemd: bool) -> Home:

@@ -143,6 +143,24 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathTried:
+    """How packets of full size fared on their way to another host of the cluster and back.
+
+    Attributes:
+        carrier: direct, vxlan or wireguard.
+        size: Bytes of IP packet.
+        milliseconds: There and back.
+        error: Why none came back, and what to do; "" if they did.
+    """
+
+    host: str
+    carrier: str
+    size: int
+    milliseconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentAnswer:
     """What the agent said when it was asked.
 
@@ -151,12 +169,14 @@ class AgentAnswer:
         silence: Why it did not, as a sentence; "" when it did.
         problems: What it says has failed, a line each.
         start: The command that starts it.
+        paths: To other hosts; () also where there is no cluster.
     """
 
     version: str = ""
     silence: str = ""
     problems: tuple[str, ...] = ()
     start: str
+    paths: tuple[PathTried, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
