@@ -47,6 +47,8 @@ log = structlog.get_logger()
 
 _PACE: Final = 1.0
 """Seconds between looks at whether new keys work yet."""
+_LOOK: Final = 15.0
+"""Seconds between looks at what the kernel has learnt of the paths below."""
 _SETTLE: Final = 0.2
 """Seconds to let changes of routes and addresses come to an end."""
 _DISCARD: Final = 9  # RFC 863: a port that nobody answers on
@@ -156,6 +158,16 @@ class Overlay:
         found = self._core.ground.paths(sorted(every, key=str))
         for peer, addresses in wanted.items():
             self._paths[peer] = {int(a.version): found[a] for a in addresses if a in found}
+
+    def _changed_paths(self) -> set[HostId]:
+        """Look how the kernel sends to all hosts by now: nobody tells when a path gets narrower.
+
+        Returns:
+            The hosts it would send to otherwise than before.
+        """
+        before = dict(self._paths)
+        self._look(self.peers())
+        return {host for host, paths in self._paths.items() if paths != before.get(host)}
 
     # -- planning -------------------------------------------------------------------------
 
@@ -367,12 +379,14 @@ class Overlay:
         """Follow the underlay and the keys, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PACE if self._rotating else None):
+                async with asyncio.timeout(_PACE if self._rotating else _LOOK):
                     await self._kicked.wait()
             self._kicked.clear()
             if not self._ready:
                 continue
             try:
+                if changed := self._changed_paths():
+                    await self.refresh(changed)
                 if self._again:
                     await asyncio.sleep(_SETTLE)
                     self._again = False
