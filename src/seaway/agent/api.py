@@ -359,7 +359,9 @@ async def _body(request: Request, decoder: msgspec.json.Decoder[Any] | None) -> 
 def failure(err: errors.SeawayError) -> Response:
     """Render an error: its class by name, its message, the status of the table."""
     status = next(STATUS[kind] for kind in type(err).__mro__ if kind in STATUS)
-    body = {"error": type(err).__name__, "message": str(err)}
+    # A client knows those of errors.py, and none that modules have made of them.
+    known = next(kind for kind in type(err).__mro__ if kind.__module__ == errors.__name__)
+    body = {"error": known.__name__, "message": str(err)}
     return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
 
 
