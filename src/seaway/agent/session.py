@@ -25,6 +25,7 @@ from seaway.agent.transaction import (
     announced,
     concerns_others,
     endpoint_records,
+    local_records,
     transaction,
 )
 from seaway.errors import Conflict, SeawayError, StoreError
@@ -41,6 +42,8 @@ log = structlog.get_logger()
 
 _PATIENCE: Final = 4.0
 """Seconds that somebody who waits for a container waits for the store."""
+_COPY_PAUSE: Final = 0.05
+"""Seconds to let several changes of one container become one copy."""
 _TXN_MAX: Final = 100
 """Operations in one transaction: below etcd's own default of 128, for those we do not run."""
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
@@ -96,6 +99,8 @@ class Session:
         self.gone = False
         self._taking_part: set[NetworkId] = set()
         self._lost = asyncio.Event()  # a request failed: connect anew
+        self._to_copy: dict[str, bytes | None] = {}
+        self._copying = asyncio.Event()
         self._behind = False  # something was done without the store
         self._floors: dict[str, int] = {}  # prefix -> what is known of it; before that is old
         self._listening: dict[str, asyncio.Task[None]] = {}
@@ -120,6 +125,9 @@ class Session:
             self._require_alone(change)
             return
         wanted = transaction(change, self.state, self.commons, self._lease)
+        self._copy(change)
+        if not wanted:
+            return
         try:
             revision = await self.write(wanted)
         except Clash as err:
@@ -129,6 +137,21 @@ class Session:
             self._require_alone(change)
             return
         self._believe(change, revision)
+
+    def _copy(self, change: Change) -> None:
+        """Have the store get its copy of what is this host's alone, soon."""
+        for key, value in local_records(change).items():
+            self._to_copy[keys.local(self.commons.me, key)] = value
+        self._copying.set()
+
+    async def _copy_often(self) -> None:
+        while True:
+            await self._copying.wait()
+            self._copying.clear()
+            await asyncio.sleep(_COPY_PAUSE)
+            copied, self._to_copy = self._to_copy, {}
+            writes = [Write(key, value) for key, value in copied.items() if value is not None]
+            await self._in_pieces(writes, [Erase(k) for k, v in copied.items() if v is None])
 
     async def write(self, wanted: Transaction) -> int:
         """Do one transaction; returns its revision.
@@ -316,6 +339,7 @@ class Session:
         async with self._order:
             touched = await self._read(self._prefixes())
         await self._hooks.changed(touched)
+        self._to_copy.clear()  # all of it is compared now
         self._behind = True
         while self._behind:  # what is done meanwhile is done alone, too
             self._behind = False
@@ -335,6 +359,7 @@ class Session:
         """Hear the store's news, and show that we live, until one of them fails."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_alive(), name="lease")
+            group.create_task(self._copy_often(), name="copies")
             self._group, self._listening = group, {}
             for prefix in self._prefixes():
                 self._listen(prefix)

@@ -38,24 +38,30 @@ class Transaction:
 
 
 def transaction(change: Change, state: State, commons: Commons, lease: int) -> Transaction:
-    """Say what *change*, which the state does not have yet, is to the cluster's store."""
+    """Say what *change*, which the state does not have yet, is to others in the cluster."""
     found = Transaction()
     _removals(found, change, state, commons)
     for block in change.claim:
         _claim_block(found, block, commons)
     sandboxes = {s.id: s for s in change.put if isinstance(s, Sandbox)}
     for item in change.put:
-        if is_shared(item):
-            assert isinstance(item, Network)
+        if isinstance(item, Network) and is_shared(item):
             _put_network(found, item, commons)
-        else:
-            found.writes.append(Write(keys.local(commons.me, key_of(item)), encode(item)))
     fresh = {e.id for e in change.put if isinstance(e, Endpoint)} - state.endpoints.keys()
     for endpoint, sandbox in _to_announce(change, state, sandboxes):
         if endpoint.id in fresh:
             _claim_endpoint(found, endpoint, sandbox, commons, lease)
         _announce(found, endpoint, sandbox, commons, lease)
     return found
+
+
+def local_records(change: Change) -> dict[str, bytes | None]:
+    """Say what *change* is to what this host has alone: key -> value, or None to delete it.
+
+    Nobody waits for the cluster to have a copy of that.
+    """
+    found: dict[str, bytes | None] = {key_of(i): None for i in change.delete if not is_shared(i)}
+    return found | {key_of(i): encode(i) for i in change.put if not is_shared(i)}
 
 
 def concerns_others(change: Change) -> str:
@@ -151,9 +157,7 @@ def _removals(found: Transaction, change: Change, state: State, commons: Commons
         if isinstance(item, Network) and is_shared(item):
             found.compares.append(Empty(keys.addresses(item.id)))
             found.erases += _network_erased(item)
-            continue
-        found.erases.append(Erase(keys.local(commons.me, key_of(item))))
-        if isinstance(item, Endpoint) and commons.networks.get(item.network):
+        elif isinstance(item, Endpoint) and commons.networks.get(item.network):
             sandbox = state.sandboxes[item.sandbox]
             found.erases += (Erase(key) for key, _ in endpoint_records(item, sandbox, commons))
             found.erases.append(Erase(keys.announced(item.network, item.id)))
