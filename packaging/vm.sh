@@ -8,7 +8,7 @@
 # memory. QEMU emulates the processor, so this works everywhere and takes minutes. Needs no root,
 # except for installing QEMU. The guest has no network and ends with this script.
 #
-# SEAWAY_VM_ACCEL=kvm is faster where /dev/kvm works; SEAWAY_VM_MINUTES (30) is the longest run.
+# SEAWAY_VM_MINUTES is the longest that it may run, 45 if not set.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ if [ -z "${SEAWAY_VM_LOCKED:-}" ]; then # one at a time; the lock is not handed 
   SEAWAY_VM_LOCKED=yes exec flock -o "$CACHE" packaging/vm.sh "$@"
 fi
 readonly KERNEL=$CACHE/kernel RESULTS=$CACHE/results
-readonly ACCEL=${SEAWAY_VM_ACCEL:-tcg} MINUTES=${SEAWAY_VM_MINUTES:-30}
+readonly MINUTES=${SEAWAY_VM_MINUTES:-45}
 readonly BOOT_MODULES=(virtio_pci 9pnet_virtio 9p overlay) # between the kernel and our files
 # Beside those that are marked needs_kernel: what is close to the kernel.
 readonly TESTS=(tests/netns/test_{wireguard,vxlan,plan_applied,netlink,conntrack}.py)
@@ -112,7 +112,7 @@ start_machine() { # its console goes to the pipe; it ends with this script, even
     shared results "$RESULTS" ""
   )
   nice setpriv --pdeathsig KILL timeout --kill-after=10 "${MINUTES}m" \
-    setpriv --pdeathsig KILL "${QEMU[@]}" -accel "$ACCEL" -cpu max -smp 2 -m 2048 \
+    setpriv --pdeathsig KILL "${QEMU[@]}" -accel tcg -cpu max -smp 2 -m 2048 \
     -nodefaults -no-user-config -no-reboot -display none -serial stdio "${shares[@]}" \
     -kernel "$KERNEL/vmlinuz" -initrd "$CACHE/initramfs" \
     -append "console=$CONSOLE quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=on" \
@@ -130,7 +130,7 @@ run_machine() { # shows the console and keeps it among the results; returns when
   machine=""
   trap end_machine EXIT
   trap 'exit 130' INT TERM HUP
-  tr -d '\r' <"$CACHE/console" | tee "$RESULTS/console" &
+  sed -u 's/\r$//' <"$CACHE/console" | tee "$RESULTS/console" &
   printer=$!
   start_machine
   wait "$machine" || [ $? != 124 ] || say "ended after $MINUTES minutes: SEAWAY_VM_MINUTES allows more"
@@ -154,7 +154,7 @@ mkfifo "$CACHE/console"
 printf '%q ' -ra --color=$color --durations=5 --timeout=600 -p no:cacheprovider "$@" >"$RESULTS/arguments"
 pack_initramfs "$CACHE/initramfs"
 
-say "booting Linux $VERSION ($ACCEL); there is nothing to see for a while"
+say "booting Linux $VERSION; the first test comes after half a minute, all of them take ten or more"
 SECONDS=0
 run_machine
 took="$((SECONDS / 60)) min $((SECONDS % 60)) s"
