@@ -115,9 +115,8 @@ async def _try_again(
     Raises:
         Taken: *err*.
     """
-    kind, _, what = err.key.removeprefix(f"{keys.ROOT}/").partition("/")
+    kind, address = keys.kind(err.key), err.key.rpartition("/")[2]
     asked = {text for r in requests for text in (r.ip, r.ip6)}
-    address = what.rpartition("/")[2]
     if kind == "addresses" and address not in asked and len(wants.avoid) < _TRIES:
         wants.avoid.add(parse_address("address", address))
     elif kind == "blocks" and core.cluster and wants.races < _TRIES:
