@@ -7,7 +7,7 @@ assert "network/..." in core.kernel.plans
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,11 @@ class FakeKernel:
         self.plans.pop(name, None)
         if resources:
             self.plans[name] = resources
+
+    async def change_all(self, plans: Mapping[str, tuple[Resource, ...]]) -> None:
+        """Remember all of them."""
+        for name, resources in plans.items():
+            await self.change(name, resources)
 
     def drop_inner_links(self, name: str, ifnames: Container[str]) -> None:
         """Nothing is there."""
