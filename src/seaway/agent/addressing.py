@@ -81,6 +81,7 @@ class _Held(Mapping[Address, str]):
     ) -> None:
         self._own = core.state.holders(network)
         self._blocks = commons.blocks.get(network, {})
+        self._announced = commons.announced.get(network, {})
         self._commons = commons
         self._avoid = avoid
 
@@ -91,8 +92,10 @@ class _Held(Mapping[Address, str]):
         if address in self._own:
             return self._own[address]
         if block := self._lent(address):
+            there = self._announced.values()
+            who = next((a.name for a in there if address in a.addresses), "a container")
             host = self._commons.hosts.get(block.host)
-            return f"a container on {host.name if host else 'another host'}"
+            return f"{who} on {host.name if host else 'another host'}"
         if address in self._avoid:
             return "a container on another host"
         raise KeyError(address)

@@ -121,7 +121,8 @@ async def _try_again(
         wants.avoid.add(parse_address("address", address))
     elif kind == "blocks" and core.cluster and wants.races < _TRIES:
         wants.races += 1
-        await core.cluster.session.freshen(err.key.rpartition("/")[0] + "/")
+        network, _ = keys.network_of(err.key)
+        await core.cluster.session.freshen(keys.on(network))
     else:
         raise err
 
