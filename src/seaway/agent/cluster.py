@@ -370,7 +370,7 @@ class ClusterService:
         try:
             if ship.session.online:
                 await ship.stores.leave_for_good()
-                await forget_host(ship, ship.commons.host)
+                await forget_host(ship, ship.commons.host, revoke=False)
         except SeawayError as err:
             if not force:
                 raise
@@ -380,6 +380,8 @@ class ClusterService:
         """Take down everything that the membership had, here."""
         ship = self._core.cluster
         self._core.cluster, self._core.state.shared = None, None
+        if ship is not None:
+            await ship.stores.stop()
         self._changed.set()
         await EtcdMember(self._folder.etcd).wipe()
         if ship is not None:
@@ -401,8 +403,12 @@ class ClusterService:
                 await core.sync(sandbox)
 
 
-async def forget_host(ship: Membership, host: Host) -> None:
+async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
     """Delete everything that the cluster's store has about a host.
+
+    Args:
+        revoke: Have its certificate refused.  Every store then starts anew, so that comes
+            in the same step as the rest.
 
     Raises:
         StoreError: The store is out of reach.
@@ -414,17 +420,35 @@ async def forget_host(ship: Membership, host: Host) -> None:
         blocks += (kv.key for kv in kvs if decode(Block, kv.value).host == host.id)
     for at in range(0, len(blocks), 100):
         await etcd.txn([], [], [Erase(key) for key in blocks[at : at + 100]])
-    await etcd.txn(
-        [],
-        [],
-        [
-            Erase(keys.host(host.id)),
-            Erase(keys.host_name(host.name)),
-            Erase(keys.host_number(host.number)),
-            Erase(keys.local(host.id), prefix=True),
-        ],
-    )
-    await etcd.revoke(ship.session.lease_number(host.id))
+    gone = [
+        Erase(keys.host(host.id)),
+        Erase(keys.alive(host.id)),
+        Erase(keys.host_name(host.name)),
+        Erase(keys.host_number(host.number)),
+        Erase(keys.local(host.id), prefix=True),
+    ]
+    while True:
+        compares, writes = await _revoking(etcd, host) if revoke else ([], [])
+        try:
+            await etcd.txn(compares, writes, gone)
+        except Clash:
+            continue
+        break
+    with suppress(SeawayError):  # without this they go when the lease ends by itself
+        await etcd.revoke(ship.session.lease_number(host.id))
+
+
+async def _revoking(etcd: Etcd, host: Host) -> tuple[list[At], list[Write]]:
+    """Say how the cluster's record is changed so that nobody believes *host* any more."""
+    from seaway.cluster.pki import serial_text  # noqa: PLC0415 - only members pay for it
+
+    found = await etcd.get(keys.CLUSTER)
+    if found is None:
+        raise StoreError("the store there is empty: it is not this cluster's")
+    cluster = decode(Cluster, found.value)
+    revoked = (*cluster.revoked, serial_text(host.identity))
+    fresh = encode(replace(cluster, revoked=revoked))
+    return [At(keys.CLUSTER, found.mod_revision)], [Write(keys.CLUSTER, fresh)]
 
 
 def _with_secret(cluster: Cluster, secret: str) -> Cluster:

@@ -94,12 +94,9 @@ async def remove(ship: Membership, name: str, *, force: bool) -> Host:
                 f"host {host.name} is alive: 'seaway cluster leave' on it is better, or drain it "
                 "first, or remove it with --force"
             )
-    from seaway.cluster.pki import serial_text  # noqa: PLC0415 - only members pay for it
-
-    serial = serial_text(host.identity)
-    await change_cluster(ship, lambda c: replace(c, revoked=(*c.revoked, serial)))
-    await forget_host(ship, host)
-    await ship.session.freshen(keys.HOSTS)
+    await forget_host(ship, host, revoke=True)
+    with suppress(SeawayError):  # the stores are just starting anew
+        await ship.session.freshen(keys.HOSTS)
     ship.stores.kick()
     ship.core_events("host_removed", removed=host.name)
     return host

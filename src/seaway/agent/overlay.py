@@ -354,7 +354,11 @@ class Overlay:
         if not self.keys or self._commons.cluster is None:
             return set()
         newest = self.keys[-1].generation
-        behind = [p for p in self.peers() if self._sending.get(p.id, self._oldest) < newest]
+        behind = [
+            p
+            for p in self.peers()
+            if p.keys and self._sending.get(p.id, self._oldest) < newest and self._encrypts(p)
+        ]
         link = wireguard_link(self._commons.host, newest)
         moved: set[HostId] = set()
         if behind:
@@ -372,6 +376,10 @@ class Overlay:
             self.settled = newest
             self.host_changed.set()
         return moved
+
+    def _encrypts(self, peer: Host) -> bool:
+        """Do we share a network with *peer* that WireGuard carries?"""
+        return any(network.encrypted for network, _ in self._there(peer).networks)
 
     # -- running --------------------------------------------------------------------------------
 
