@@ -105,10 +105,10 @@ def of_local(identity: HostId, key: str) -> str:
 
 def kind(key: str) -> str:
     """Return what sort of record is at *key*, e.g. "networks"."""
-    _, _, _, scope, first, *rest = key.split("/", 6)
+    scope, *rest = key.removeprefix(f"{ROOT}/").split("/", 3)
     if scope == "shared":
-        return first
-    return rest[0] if scope == "on" else scope
+        return rest[0]
+    return rest[1] if scope == "on" else scope
 
 
 def network_of(key: str) -> tuple[NetworkId, str]:
