@@ -158,55 +158,43 @@ def test_reasons_become_errors():
     assert "--max-txn-ops" in str(too_many.exception())
 
 
-def test_one_request_for_each_prefix():
-    """Lines of JSON, with numbers from 1: 0 would be left out of the answers."""
-    requests = [json.loads(one) for one in watch_request(["/a/", "/b/"], 5).split(b"\n")]
+def test_a_watch_is_asked_for_as_etcd_wants_it():
+    """From a revision on, with progress and in parts, of all that starts with the prefix."""
+    wanted = json.loads(watch_request("/a/", 5))["create_request"]
 
-    assert [1, 2] == [one["create_request"]["watch_id"] for one in requests]
-    assert [5, 5] == [one["create_request"]["start_revision"] for one in requests]
+    assert ("L2Ev", "L2Ew", 5) == (wanted["key"], wanted["range_end"], wanted["start_revision"])
+    assert wanted["progress_notify"]
+    assert wanted["fragment"]
 
 
 def test_a_watch_says_when_it_is_in_place():
-    """Once all prefixes are watched, and not before."""
-    state = WatchState(2, 10)
-
-    assert state.take([line(watch_id="1", created=True)]) is None
-    assert WatchBatch(events=(), revision=9) == state.take([line(watch_id="2", created=True)])
+    """An empty batch, from whose revision another watch could start."""
+    assert WatchBatch(events=(), revision=9) == WatchState(10).take([line(created=True)])
 
 
-def test_what_was_told_of_all_prefixes_may_be_skipped():
-    """The revision of a batch is that of the prefix furthest behind."""
-    state = WatchState(2, 10)
-    first = state.take([line(watch_id="1", at=[(b"a", 12)]), line(watch_id="1", at=[(b"b", 14)])])
-    second = state.take([line(watch_id="2", at=[(b"x", 13)])])
-    progress = state.take([line(watch_id="2", header={"revision": "20"})])
-    last = state.take([line(watch_id="1", header={"revision": "99"}, at=[(b"c", 21)])])
+def test_a_batch_says_up_to_where_all_is_told():
+    """The last event's revision, or that of etcd's progress; events come before what is later."""
+    state = WatchState(10)
+    first = state.take([line(at=[(b"a", 12)]), line(at=[(b"b", 14)])])
+    progress = state.take([line(header={"revision": "20"})])
+    last = state.take([line(header={"revision": "99"}, at=[(b"c", 21)])])
 
-    assert [9, 13, 14, 20] == [b.revision for b in (first, second, progress, last)]
+    assert [14, 20, 21] == [b.revision for b in (first, progress, last)]
     assert [("a", 12), ("b", 14)] == keys(first)
     assert () == progress.events
 
 
-def test_lines_that_come_together_are_one_batch_in_order():
-    """By revision, whichever prefix was first in the stream."""
-    state = WatchState(2, 1)
-    batch = state.take([line(watch_id="2", at=[(b"x", 5)]), line(watch_id="1", at=[(b"a", 4)])])
-
-    assert [("a", 4), ("x", 5)] == keys(batch)
-
-
 def test_a_divided_answer_is_told_as_a_whole():
-    """Its parts wait for the last one, also when others come in between."""
-    state = WatchState(2, 1)
+    """Its parts wait for the last one."""
+    state = WatchState(1)
 
-    assert state.take([line(watch_id="1", fragment=True, at=[(b"a", 4)])]) is None
-    assert [("x", 5)] == keys(state.take([line(watch_id="2", at=[(b"x", 5)])]))
-    assert [("a", 4), ("b", 4)] == keys(state.take([line(watch_id="1", at=[(b"b", 4)])]))
+    assert state.take([line(fragment=True, at=[(b"a", 4)])]) is None
+    assert [("a", 4), ("b", 4)] == keys(state.take([line(at=[(b"b", 4)])]))
 
 
 def test_deletions_have_no_value():
     """An empty value is one."""
-    state = WatchState(1, 1)
+    state = WatchState(1)
     put = b'{"result":{"watch_id":"1","events":[{"kv":{"key":"YQ==","mod_revision":"2"}}]}}'
     delete = put.replace(b'{"kv"', b'{"type":"DELETE","kv"')
 
@@ -234,4 +222,4 @@ def test_deletions_have_no_value():
 def test_a_watch_ends_with_a_reason(text, kind, words):
     """History that is gone, a leader that is gone, a connection that is gone, nonsense."""
     with pytest.raises(kind, match=words):
-        WatchState(1, 1).take([text.encode()])
+        WatchState(1).take([text.encode()])

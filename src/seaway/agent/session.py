@@ -32,7 +32,7 @@ from seaway.errors import Conflict, SeawayError, StoreError
 from seaway.model.cluster import Announced, Block, Claim, Cluster, HostId
 from seaway.model.names import digest
 from seaway.model.network import Address, Network, NetworkId
-from seaway.model.sandbox import Endpoint, EndpointId
+from seaway.model.sandbox import Endpoint
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
@@ -77,7 +77,6 @@ class Session:
         online: The store answered last time.
         error: Why it does not; "" while it does.
         since: When that changed, in seconds since the epoch.
-        lost: Endpoints of ours whose address or name somebody else has: why.
         orphans: Networks that were removed while containers here are on them.
         gone: The cluster says this host is no member any more.
     """
@@ -94,7 +93,6 @@ class Session:
         self.online = False
         self.error = "not connected yet"
         self.since = time.time()
-        self.lost: dict[EndpointId, str] = {}
         self.orphans: set[NetworkId] = set()
         self.gone = False
         self._taking_part: set[NetworkId] = set()
@@ -380,7 +378,7 @@ class Session:
                 raise StoreError("this host was silent for too long: announcing everything again")
 
     async def _hear(self, prefix: str) -> None:
-        async with aclosing(self.etcd.watch([prefix], self._floors[prefix] + 1)) as news:
+        async with aclosing(self.etcd.watch(prefix, self._floors[prefix] + 1)) as news:
             async for batch in news:
                 # Taken in whole, even if the network is left meanwhile.
                 await asyncio.shield(self._take_in(prefix, batch.events))
@@ -424,10 +422,11 @@ class Session:
         await self._in_pieces(writes, erases)
 
     async def _tell_endpoints(self) -> None:
-        self.lost.clear()
+        self.commons.lost.clear()
+        self.commons.unnamed.clear()
         for network in self.orphans:
             why = "its network was removed while this host was away: remove it, and run it anew"
-            self.lost |= {e.id: why for e in self.state.members(network)}
+            self.commons.lost |= {e.id: why for e in self.state.members(network)}
         for network in self._taking_part - self.orphans:
             claims = await self._claims(network)
             found, _ = await self.etcd.range(keys.announced(network))
@@ -459,22 +458,25 @@ class Session:
             there: How it is announced.
         """
         sandbox = self.state.sandboxes[endpoint.sandbox]
-        told = encode(announced(endpoint, sandbox, self.commons))
         wanted = Transaction()
         for key, value in endpoint_records(endpoint, sandbox, self.commons):
             found = claims.get(key)
             # Not by its bytes: another release of ours may have written it.
             if found is not None and decode(Claim, found.value).endpoint != endpoint.id:
                 why = str(await self._explain(Clash(key, found, taken=True)))
-                self.lost[endpoint.id] = why
-                log.warning("endpoint_lost", sandbox=sandbox.name, error=why)
-                return
+                log.warning("claim_lost", sandbox=sandbox.name, error=why)
+                if keys.kind(key) != "names":
+                    self.commons.lost[endpoint.id] = why
+                    return
+                self.commons.unnamed[endpoint.id] = why
+                continue
             claims.pop(key, None)
             if found is None:
                 wanted.claim(key, value, self._lease)
             elif found.lease != self._lease or found.value != value:
                 wanted.compares.append(Holds(key, found.value))
                 wanted.writes.append(Write(key, value, self._lease))
+        told = encode(announced(endpoint, sandbox, self.commons))
         if there is None or there.value != told or there.lease != self._lease:
             key = keys.announced(endpoint.network, endpoint.id)
             wanted.writes.append(Write(key, told, self._lease))
@@ -482,7 +484,7 @@ class Session:
             if wanted:
                 await self.write(wanted)
         except Clash as err:
-            self.lost[endpoint.id] = str(await self._explain(err))
+            self.commons.lost[endpoint.id] = str(await self._explain(err))
 
     async def _tell_blocks(self, network: NetworkId) -> None:
         """Own every block again that our endpoints live in, unless somebody else has it by now."""

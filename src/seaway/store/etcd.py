@@ -13,16 +13,19 @@ not answer are passed over.  What a caller has to know of failures:
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
-import httpx
+import httpcore
 import msgspec
 
 from seaway.errors import NotFound, StoreError
+from seaway.store.etcd_http import BROKEN, NOT_SENT, Connections, in_words
 from seaway.store.etcd_wire import (
     Answer,
     At,
@@ -78,28 +81,8 @@ __all__ = [
 _LEASE_EXISTS: Final = "lease already exists"
 _LEASE_GONE: Final = "requested lease not found"
 
-_CONNECT: Final = 1.0
-"""Seconds: hosts of a cluster are near each other, and there are other members to ask."""
-
-_HEADERS: Final = {"content-type": "application/json"}
-_WITH_LEADER: Final = _HEADERS | {"grpc-metadata-hasleader": "true"}
-"""Makes a member without a leader refuse at once and end its watches (rpctypes, md.go), so that a
-member that is cut off from the others is left for one that is not."""
-
-_SOCKET: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000),
-)
-"""A silent watch whose host has gone is noticed after 9 s (tcp(7))."""
-
-_BROKEN: Final = (httpx.TransportError, OSError)
-"""httpx lets an ssl.SSLError, which is an OSError, through when the other side says after the
-handshake that it does not like our certificate."""
-
-_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_ALL: Final = 2
+"""How often one member's time all of them may take together to answer one request."""
 
 
 class _Answer(Protocol):
@@ -119,7 +102,7 @@ class Etcd:
     Args:
         endpoints: URLs such as "https://192.0.2.1:7901", the nearest first.
         tls: None: no TLS.
-        timeout: Seconds to wait for an answer of one member.
+        timeout: Seconds to wait for an answer of one member; twice that for all of them together.
 
     Attributes:
         cluster_id: etcd's number for the cluster that answered last; 0 before that.
@@ -129,22 +112,12 @@ class Etcd:
         self, endpoints: Sequence[str], tls: ssl.SSLContext | None, timeout: float = 3.0
     ) -> None:
         self.cluster_id = 0
-        self._endpoints: tuple[str, ...] = ()
-        self._first = 0
-        self.set_endpoints(endpoints)
-        limits = httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=60)
         self._seconds = timeout
-        self._timeout = httpx.Timeout(timeout, connect=min(_CONNECT, timeout))
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                verify=tls if tls is not None else False,
-                trust_env=False,
-                limits=limits,
-                socket_options=_SOCKET,
-            ),
-            trust_env=False,
-            timeout=self._timeout,
-        )
+        self._http = Connections(tls)
+        self._endpoints: tuple[str, ...] = ()
+        self._turn: tuple[str, ...] = ()  # whom to ask first, next, ...
+        self._member_of: dict[str, int] = {}  # URL -> etcd's number, as far as it is known
+        self.set_endpoints(endpoints)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -159,9 +132,20 @@ class Etcd:
         """Ask these from now on, going on with the one that worked last if it is among them."""
         if not endpoints:
             raise StoreError("no member of the cluster's store is known: join the cluster again")
-        current = self._endpoints[self._first] if self._endpoints else ""
         self._endpoints = tuple(url.rstrip("/") for url in endpoints)
-        self._first = self._endpoints.index(current) if current in self._endpoints else 0
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Have all members asked before a second URL of one: a member that hangs, hangs at both."""
+        seen: Counter[int | str] = Counter()
+        rounds = []
+        for url in self._endpoints:
+            member = self._member_of.get(url, url)
+            rounds.append((seen[member], url))
+            seen[member] += 1
+        current = self._turn[:1]
+        self._turn = tuple(url for _, url in sorted(rounds, key=lambda one: one[0]))
+        self._prefer(*current)
 
     # --- keys -------------------------------------------------------------------------------------
 
@@ -225,26 +209,32 @@ class Etcd:
     # --- watching ---------------------------------------------------------------------------------
 
     async def watch(
-        self, prefixes: Sequence[str], from_revision: int, *, silence: float = 10.0
+        self, prefix: str, from_revision: int, *, silence: float = 10.0
     ) -> AsyncGenerator[WatchBatch, None]:
-        """Tell what happens under any of *prefixes*, over one connection.
+        """Tell what happens under *prefix*, over a connection of its own.
+
+        etcd could watch several prefixes over one, but only what it is asked
+        in time: Go's HTTP/1.1 server may stop reading a request when it begins
+        to answer, and it answers as soon as the first prefix is watched.
 
         It does not go on by itself after an error: ask again from the last
         batch's revision + 1, which goes to another member.  Close the iterator
         (contextlib.aclosing) to end it.
 
         Args:
-            prefixes: Not overlapping.
             from_revision: The first to tell of, at least 1.
             silence: Seconds without news after which the member is asked if it lives.
 
         Raises:
             Compacted: etcd has forgotten *from_revision*.
             StoreError: The connection or the member's leader was lost.
+
+        Source:
+            Go, net/http, ResponseController.EnableFullDuplex.
         """
-        state = WatchState(len(prefixes), from_revision)
+        state = WatchState(from_revision)
         async with (
-            self._streaming("/v3/watch", watch_request(prefixes, from_revision)) as opened,
+            self._streaming("/v3/watch", watch_request(prefix, from_revision)) as opened,
             aclosing(self._lines(*opened, silence)) as coming,
         ):
             async for lines in coming:
@@ -252,40 +242,39 @@ class Etcd:
                     yield batch
 
     @asynccontextmanager
-    async def _streaming(self, path: str, body: bytes) -> AsyncIterator[tuple[str, httpx.Response]]:
+    async def _streaming(
+        self, path: str, body: bytes
+    ) -> AsyncIterator[tuple[str, httpcore.Response]]:
         """Open a stream at the first member that lets us."""
-        timeout = httpx.Timeout(self._seconds, connect=self._timeout.connect, read=None)
         failures = []
-        for url in self._in_turn():
-            request = self._http.build_request(
-                "POST", url + path, content=body, headers=_WITH_LEADER, timeout=timeout
-            )
-            try:
-                async with asyncio.timeout(self._seconds):
-                    response = await self._http.send(request, stream=True)
-                    if response.status_code != 200:
-                        await response.aread()
-            except _BROKEN as err:
-                failures.append(_why(url, err))
-                continue
-            try:
-                if response.status_code == 200:
-                    self._prefer(url)
-                    yield url, response
-                    return
-                found = refusal(response.status_code, response.content)
-                failures.append(f"{url}: {found.error}")
-            finally:
-                await response.aclose()
-        raise _nobody(failures)
+        for url, seconds in self._in_turn():
+            async with AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(seconds):
+                        response = await stack.enter_async_context(
+                            self._http.stream(url, path, body, seconds)
+                        )
+                        refused = await response.aread() if response.status != 200 else b""
+                except BROKEN as err:
+                    failures.append((url, in_words(err)))
+                    continue
+                if response.status != 200:
+                    failures.append((url, refusal(response.status, refused).words))
+                    continue
+                self._prefer(url)
+                yield url, response
+                return
+        raise self._nobody(failures)
 
     async def _lines(
-        self, url: str, response: httpx.Response, silence: float
+        self, url: str, response: httpcore.Response, silence: float
     ) -> AsyncGenerator[list[bytes], None]:
         """Yield whole lines as they come, however long; end only with an error."""
         rest: list[bytes] = []
         try:
-            async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as chunks:
+            async with aclosing(
+                cast(AsyncGenerator[bytes, None], response.aiter_stream())
+            ) as chunks:
                 while True:
                     chunk = await self._next(url, chunks, silence)
                     head, newline, tail = chunk.rpartition(b"\n")
@@ -293,9 +282,11 @@ class Etcd:
                         yield b"".join((*rest, head)).split(b"\n")
                         rest = []
                     rest.append(tail)
-        except (*_BROKEN, StopAsyncIteration) as err:
+        except (*BROKEN, StopAsyncIteration) as err:
             self._pass_over(url)
-            why = str(err) or "the connection ended"
+            why = (
+                "it closed the connection" if isinstance(err, StopAsyncIteration) else in_words(err)
+            )
             raise StoreError(f"the watch of the cluster's store at {url} ended: {why}") from err
         except StoreError:
             self._pass_over(url)
@@ -356,6 +347,8 @@ class Etcd:
     async def members(self) -> tuple[Member, ...]:
         """List etcd's members, as the one that answers knows them."""
         answer = await self._ask("/v3/cluster/member/list", {}, MembersAnswer)
+        self._member_of = {url: one.id for one in answer.members for url in one.client_urls}
+        self._arrange()
         return tuple(one.member() for one in answer.members)
 
     async def add_learner(self, peer_urls: Sequence[str]) -> tuple[Member, tuple[Member, ...]]:
@@ -402,26 +395,38 @@ class Etcd:
     async def status(self, endpoint: str) -> Status:
         """Ask one member how it is."""
         url = endpoint.rstrip("/")
-        response = await self._post(url, "/v3/maintenance/status", b"{}", _HEADERS)
-        if response.status_code != 200:
-            raise _nobody([f"{url}: {refusal(response.status_code, response.content).error}"])
-        return self._read(url, response, StatusAnswer).status()
+        try:
+            status, content = await self._http.post(
+                url, "/v3/maintenance/status", b"{}", self._seconds, leader=False
+            )
+        except BROKEN as err:
+            raise self._nobody([(url, in_words(err))]) from err
+        if status != 200:
+            raise self._nobody([(url, refusal(status, content).words)])
+        return self._read(url, content, StatusAnswer).status()
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def _in_turn(self) -> tuple[str, ...]:
-        """All members, from the one that worked last on."""
-        return self._endpoints[self._first :] + self._endpoints[: self._first]
+    def _in_turn(self) -> Iterator[tuple[str, float]]:
+        """Yield whom to ask and for how many seconds, from the one that worked last on."""
+        until = time.monotonic() + _ALL * self._seconds
+        for url in self._turn:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            yield url, min(left, self._seconds)
 
-    def _prefer(self, url: str) -> None:
-        """Begin with this one from now on."""
-        if url in self._endpoints:
-            self._first = self._endpoints.index(url)
+    def _prefer(self, *urls: str) -> None:
+        """Begin with this one from now on, if it is among them."""
+        for url in urls:
+            if url in self._turn:
+                first = self._turn.index(url)
+                self._turn = self._turn[first:] + self._turn[:first]
 
     def _pass_over(self, url: str) -> None:
         """Begin with the next one from now on."""
-        if self._endpoints[self._first] == url:
-            self._first = (self._first + 1) % len(self._endpoints)
+        if self._turn[0] == url:
+            self._turn = self._turn[1:] + self._turn[:1]
 
     async def _ask(
         self, path: str, request: dict[str, Any], kind: type[T], *, again: bool = True
@@ -433,51 +438,44 @@ class Etcd:
         """
         body = msgspec.json.encode(request)
         failures = []
-        for url in self._in_turn():
+        for url, seconds in self._in_turn():
             try:
-                response = await self._http.post(url + path, content=body, headers=_WITH_LEADER)
-            except _BROKEN as err:
-                self._pass_over(url)
-                failures.append(_why(url, err))
-                done = not isinstance(err, _NOT_SENT)
+                status, content = await self._http.post(url, path, body, seconds)
+            except BROKEN as err:
+                why = in_words(err)
+                done = not isinstance(err, NOT_SENT)
             else:
-                if response.status_code == 200:
-                    return self._read(url, response, kind)
-                refused = refusal(response.status_code, response.content)
+                if status == 200:
+                    return self._read(url, content, kind)
+                refused = refusal(status, content)
                 if not refused.transient:
                     raise refused.exception()
-                self._pass_over(url)
-                failures.append(f"{url}: {refused.error}")
+                why = refused.words
                 done = not refused.surely_not_done
+            self._pass_over(url)
+            failures.append((url, why))
             if done and not again:
                 raise Unsure(
-                    f"a change was sent to the cluster's store and no answer came "
-                    f"({failures[-1]}): it may have been made"
+                    f"a change was sent to the cluster's store at {_host(url)} and no answer came "
+                    f"({why}): it may have been made"
                 )
-        raise _nobody(failures)
+        raise self._nobody(failures)
 
-    async def _post(self, url: str, path: str, body: bytes, headers: Any) -> httpx.Response:
+    def _read(self, url: str, content: bytes, kind: type[T]) -> T:
         try:
-            return await self._http.post(url + path, content=body, headers=headers)
-        except _BROKEN as err:
-            raise _nobody([_why(url, err)]) from err
-
-    def _read(self, url: str, response: httpx.Response, kind: type[T]) -> T:
-        try:
-            answer = msgspec.json.decode(response.content, type=kind, strict=False)
+            answer = msgspec.json.decode(content, type=kind, strict=False)
         except msgspec.MsgspecError as err:
             raise StoreError(f"{url} is not etcd 3.4 or newer: {err}") from err
         self.cluster_id = answer.header.cluster_id or self.cluster_id
         return answer
 
+    def _nobody(self, failures: Sequence[tuple[str, str]]) -> StoreError:
+        """Name each member once, and the reason that most of them have."""
+        members = {self._member_of.get(url, url): _host(url) for url, _ in reversed(failures)}
+        hosts = ", ".join(dict.fromkeys(reversed(members.values())))
+        ((why, _),) = Counter(why for _, why in failures).most_common(1)
+        return StoreError(f"the cluster's store does not answer ({hosts}: {why})")
 
-def _why(url: str, err: Exception) -> str:
-    if isinstance(err, TimeoutError | httpx.TimeoutException):
-        return f"{url}: no answer in time"
-    if isinstance(err, httpx.ReadError | httpx.RemoteProtocolError):
-        return f"{url}: it closed the connection"  # with TLS 1.3, also what it does not trust
-    return f"{url}: {str(err) or type(err).__name__}"
 
-
-def _nobody(failures: Sequence[str]) -> StoreError:
-    return StoreError(f"the cluster's store does not answer at {'; '.join(failures)}")
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url

@@ -154,8 +154,7 @@ class WatchBatch:
     """News from a watch.
 
     Attributes:
-        events: By revision. What one transaction wrote under one prefix is never divided; what it
-            wrote under another may come in the next batch.
+        events: By revision. What one transaction wrote is never divided.
         revision: All that happened up to here has been told: a new watch may start at the next.
     """
 
@@ -342,9 +341,8 @@ class WireEvent(msgspec.Struct):
 
 
 class WatchAnswer(Answer):
-    """One line of a watch's stream is about one prefix."""
+    """What one line of a watch's stream says."""
 
-    watch_id: int = 0
     created: bool = False
     canceled: bool = False
     compact_revision: int = 0
@@ -378,6 +376,11 @@ class Refusal:
 
     error: str
     code: int
+
+    @property
+    def words(self) -> str:
+        """What it says, without who says it."""
+        return self.error.removeprefix("etcdserver: ")
 
     @property
     def transient(self) -> bool:
@@ -490,32 +493,24 @@ def _satisfied(one: Compare, found: Kv | None) -> bool:
     return found is not None and found.value == one.value
 
 
-def watch_request(prefixes: Sequence[str], revision: int) -> bytes:
-    """Ask to be told of all prefixes from *revision* on; their watch ids count from 1."""
-    return b"\n".join(
-        msgspec.json.encode(
-            {
-                "create_request": {
-                    "key": prefix.encode(),
-                    "range_end": prefix_end(prefix),
-                    "start_revision": revision,
-                    "progress_notify": True,
-                    "fragment": True,
-                    "watch_id": number,
-                }
-            }
-        )
-        for number, prefix in enumerate(prefixes, 1)
-    )
+def watch_request(prefix: str, revision: int) -> bytes:
+    """Ask to be told of *prefix* from *revision* on."""
+    wanted = {
+        "key": prefix.encode(),
+        "range_end": prefix_end(prefix),
+        "start_revision": revision,
+        "progress_notify": True,
+        "fragment": True,
+    }
+    return msgspec.json.encode({"create_request": wanted})
 
 
 class WatchState:
     """Puts the lines of one watch's stream together."""
 
-    def __init__(self, prefixes: int, revision: int) -> None:
-        self._told = dict.fromkeys(range(1, prefixes + 1), revision - 1)
-        self._to_create = set(self._told)
-        self._parts: dict[int, list[Event]] = {}
+    def __init__(self, revision: int) -> None:
+        self._told = revision - 1
+        self._parts: list[Event] = []
 
     def take(self, lines: Iterable[bytes]) -> WatchBatch | None:
         """Read some lines; None if they tell nothing yet.
@@ -530,27 +525,20 @@ class WatchState:
         news = False
         for line in lines:
             answer = _watch_answer(line)
-            if answer.created:
-                self._to_create.discard(answer.watch_id)
-                news |= not self._to_create
-            else:
-                news |= self._tell(answer, events)
-        if not news:
-            return None
-        events.sort(key=lambda event: event.revision)
-        return WatchBatch(events=tuple(events), revision=min(self._told.values()))
+            news |= answer.created or self._tell(answer, events)
+        return WatchBatch(events=tuple(events), revision=self._told) if news else None
 
     def _tell(self, answer: WatchAnswer, events: list[Event]) -> bool:
         """Move what *answer* completes to *events*; False if it completes nothing."""
-        parts = self._parts.setdefault(answer.watch_id, [])
-        parts += [event.event() for event in answer.events]
+        self._parts += [event.event() for event in answer.events]
         if answer.fragment:
             return False
         # An answer with events may say a header revision beyond them while etcd catches up; one
         # without is its periodic progress, which it makes only when it has caught up.
-        told = max((event.revision for event in parts), default=answer.header.revision)
-        self._told[answer.watch_id] = max(told, self._told[answer.watch_id])
-        events += self._parts.pop(answer.watch_id)
+        told = max((event.revision for event in self._parts), default=answer.header.revision)
+        self._told = max(told, self._told)
+        events += self._parts
+        self._parts = []
         return True
 
 
