@@ -431,6 +431,17 @@ def test_the_cluster_at_a_glance(agent, capsys):
     assert "Carried   2 networks by wireguard, 1 network by vxlan\n" in out
 
 
+def test_an_etcd_of_somebody_else_s(agent, capsys):
+    """No host runs one; both commands say so."""
+    agent.answers["GET /v1/status"] = status(cluster=cluster(stores=[]))
+    agent.answers["GET /v1/cluster"] = cluster(stores=[])
+
+    assert 0 == main(["status"])
+    assert "Stores    on no host of the cluster, online\n" in capsys.readouterr().out
+    assert 0 == main(["cluster", "status"])
+    assert capsys.readouterr().out.endswith("\n\nNo host of the cluster runs etcd.\n")
+
+
 def test_names_of_hosts_are_completed(agent, capsys):
     """Those that the agent knows."""
     agent.answers["GET /v1/nodes"] = [node("host1"), node("host2")]

@@ -135,7 +135,9 @@ def render(found: Any) -> str:
 
 
 def stores(found: list[Any]) -> str:
-    """Render the table of stores."""
+    """Render the table of stores; there are none of ours where etcd is somebody else's."""
+    if not found:
+        return "No host of the cluster runs etcd.\n"
     cells = [
         [
             store["host"] or "-",
@@ -151,17 +153,23 @@ def stores(found: list[Any]) -> str:
 
 def at_a_glance(found: Any) -> list[tuple[str, str]]:
     """Say in a few lines what ``seaway status`` shows of the cluster, as (name, text)."""
-    hosts, healthy = found["hosts"], sum(1 for s in found["stores"] if s["healthy"])
+    hosts = found["hosts"]
     carried = ", ".join(
         f"{_many(n, 'network')} by {carrier}" for carrier, n in found["networks"].items() if n
     )
     return [
         ("Cluster", f"{found['cluster']}, here {found['host']}, number {found['number']}"),
         ("Hosts", f"{hosts['alive']} of {hosts['total']} alive"),
-        ("Stores", f"{healthy} of {len(found['stores'])} healthy, {_line(found)}"),
+        ("Stores", f"{_healthy(found['stores'])}, {_line(found)}"),
         ("Secrecy", encryption(found)),
         ("Carried", carried or "no overlay network"),
     ]
+
+
+def _healthy(found: list[Any]) -> str:
+    if not found:
+        return "on no host of the cluster"
+    return f"{sum(1 for store in found if store['healthy'])} of {len(found)} healthy"
 
 
 def encryption(found: Any) -> str:
