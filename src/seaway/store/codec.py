@@ -8,11 +8,13 @@ another meaning, counts VERSION up.
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -26,6 +28,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from seaway.errors import InvalidSpec, StoreError
+from seaway.model.cluster import HostId
+from seaway.model.network import NetworkId
 
 VERSION: Final = 2
 """2: clusters.  What there was before has kept its fields and what they mean."""
@@ -42,7 +46,10 @@ T = TypeVar("T")
 
 _ADDRESSES = {IPv4Address, IPv6Address}
 _PREFIXES = {IPv4Network, IPv6Network}
-_HINTS: dict[type, dict[str, Any]] = {}
+_REPEATED = {HostId, NetworkId}
+"""Texts that thousands of records have in common: each is kept once."""
+
+Read = Callable[[Any], Any]
 
 
 def encode(value: Any) -> bytes:
@@ -58,7 +65,8 @@ def decode(kind: type[T], data: bytes) -> T:
     """
     try:
         record = msgspec.json.decode(data)
-        found: T = plain(kind, _upgraded(kind, record["version"], record["value"]))
+        read: Read = _reader(kind)  # type: ignore[arg-type]  # types are hashable
+        found: T = read(_upgraded(kind, record["version"], record["value"]))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, InvalidSpec) as err:
         raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
     return found
@@ -82,57 +90,81 @@ def _unchanged(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def plain(kind: Any, item: Any) -> Any:
-    """Build a value of type *kind* from what JSON made of it.
+@cache
+def _reader(hint: Any) -> Read:
+    """Return what builds a value of type *hint* from what JSON made of it.
 
     Handles what model values are made of: dataclasses, enums, IP addresses and
-    prefixes, tuples, dicts of text, optional values and plain scalars.
+    prefixes, tuples, dicts of text, optional values and plain scalars.  A large cluster
+    has hundreds of thousands of records, so each type is looked at once.
     """
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _union(set(typing.get_args(kind)), item)
-    if origin is tuple:
-        inner = typing.get_args(kind)[0]
-        return tuple(plain(inner, one) for one in item)
-    if origin is dict:
-        inner = typing.get_args(kind)[1]
-        return {str(key): plain(inner, one) for key, one in item.items()}
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass(kind, item)
-    if isinstance(kind, type) and (issubclass(kind, Enum) or kind in _ADDRESSES | _PREFIXES):
-        return kind(item)
+    if hint in _REPEATED:
+        return sys.intern
+    hint = _unwrap(hint)
+    if make := _GENERIC.get(typing.get_origin(hint)):
+        return make(typing.get_args(hint))
+    if isinstance(hint, type):
+        if is_dataclass(hint):
+            return _dataclass(hint)
+        if issubclass(hint, Enum) or hint in _ADDRESSES | _PREFIXES:
+            return hint
+    return _same
+
+
+def _same(item: Any) -> Any:
     return item
 
 
-def _union(options: set[Any], item: Any) -> Any:
-    if item is None:
-        return None
-    options.discard(type(None))
-    if options <= _ADDRESSES:
-        return ip_address(item)
-    if options <= _PREFIXES:
-        return ip_network(item)
-    (only,) = options
-    return plain(only, item)
+def _tuple(inner: tuple[Any, ...]) -> Read:
+    read = _reader(inner[0])
+    return lambda item: tuple([read(one) for one in item])
 
 
-def _dataclass(kind: type, item: dict[str, Any]) -> Any:
-    if not isinstance(item, dict):
-        raise TypeError(f"{item!r} is not an object")
-    if kind not in _HINTS:
-        _HINTS[kind] = {k: _unwrap(v) for k, v in typing.get_type_hints(kind).items()}
-    hints = _HINTS[kind]
-    if unknown := item.keys() - hints.keys():
-        raise ValueError(f"unknown field {min(unknown)!r}")
-    known = {name: plain(hints[name], value) for name, value in item.items()}
-    for field in fields(kind):
-        if (
-            field.name not in known
-            and field.default is MISSING
-            and field.default_factory is MISSING
-        ):
-            raise ValueError(f"field {field.name!r} is missing")
-    return kind(**known)
+def _dict(inner: tuple[Any, ...]) -> Read:
+    # Containers of one service have the same labels: each text is kept once.
+    read = sys.intern if inner[1] is str else _reader(inner[1])
+    return lambda item: {sys.intern(key): read(value) for key, value in item.items()}
+
+
+def _optional(inner: tuple[Any, ...]) -> Read:
+    options = set(inner) - {type(None)}
+    read: Read
+    if len(options) == 1:
+        read = _reader(*options)
+    elif options <= _ADDRESSES:
+        read = ip_address
+    elif options <= _PREFIXES:
+        read = ip_network
+    else:
+        raise TypeError(f"{options}: nothing in a record says which of them it is")
+    return lambda item: None if item is None else read(item)
+
+
+_GENERIC: Final[dict[Any, Callable[[tuple[Any, ...]], Read]]] = {
+    typing.Union: _optional,
+    types.UnionType: _optional,
+    tuple: _tuple,
+    dict: _dict,
+}
+
+
+def _dataclass(kind: type) -> Read:
+    hints = typing.get_type_hints(kind)
+    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    required = {
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    }
+
+    def read(item: dict[str, Any]) -> Any:
+        if not isinstance(item, dict):
+            raise TypeError(f"{item!r} is not an object")
+        if unknown := item.keys() - readers.keys():
+            raise ValueError(f"unknown field {min(unknown)!r}")
+        if missing := required - item.keys():
+            raise ValueError(f"field {min(missing)!r} is missing")
+        return kind(**{name: readers[name](value) for name, value in item.items()})
+
+    return read
 
 
 def _unwrap(hint: Any) -> Any:
