@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from seaway.errors import InvalidSpec, KernelError, NotFound, from_errno
 
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 MS_BIND = 4096  # include/uapi/linux/mount.h
+MS_REC = 16384
+MS_SHARED = 1 << 20
 MNT_DETACH = 2  # umount2(2)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,6 +80,27 @@ def exists(path: str) -> bool:
         return Path(path).stat().st_dev == Path(_HOME).stat().st_dev
     except OSError:
         return False
+
+
+def share(folder: str) -> None:
+    """Make *folder* a shared mount, as ip-netns(8) makes /run/netns one; fine if it is.
+
+    ip does so when it adds its first name.  What others keep in the folder by then is mounted
+    twice from there on, and cannot be removed any more.
+
+    Source:
+        netns_add() in iproute2's ip/ipnetns.c, which takes the same lock.
+    """
+    path = folder.encode()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _libc.mount(b"", path, b"none", MS_SHARED | MS_REC, None) != 0:  # it is no mount yet
+            _check(_libc.mount(path, path, b"none", MS_BIND | MS_REC, None), "mount", folder)
+            _check(_libc.mount(b"", path, b"none", MS_SHARED | MS_REC, None), "share", folder)
+    finally:
+        os.close(lock)
 
 
 def create(path: str) -> None:

@@ -99,6 +99,7 @@ def lay(lab: Lab) -> None:
         KernelError: Linux refused.
     """
     where = lab.wire_netns
+    netns.share(str(where.parent))
     netns.create(str(where))
     if WIRE not in links(where):
         _set_sysctls(where, _WIRE_SYSCTLS)
