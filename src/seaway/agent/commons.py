@@ -44,6 +44,9 @@ class Commons:
         me: This host's id.
         blocks, announced: By network; only of those that this host takes part in.
         revisions: Of the records that this host may want to change.
+        lost: Endpoints of ours whose address somebody else has by now: why.
+        unnamed: Endpoints of ours whose container's name somebody else has on their network:
+            why.  That happens to those which were made while the store was out of reach.
     """
 
     def __init__(self, me: HostId) -> None:
@@ -55,6 +58,8 @@ class Commons:
         self.blocks: dict[NetworkId, dict[Prefix, Block]] = {}
         self.announced: dict[NetworkId, dict[EndpointId, Announced]] = {}
         self.revisions: dict[str, int] = {}
+        self.lost: dict[EndpointId, str] = {}
+        self.unnamed: dict[EndpointId, str] = {}
         self._owned: dict[HostId, dict[NetworkId, dict[Prefix, Block]]] = {}
 
     @property

@@ -114,7 +114,7 @@ class Membership:
     @property
     def lost(self) -> dict[EndpointId, str]:
         """Endpoints of ours whose address somebody else has by now, and who."""
-        return self.session.lost
+        return self.commons.lost
 
     def _participating(self) -> list[Network]:
         return [n for i, n in self.commons.networks.items() if i in self.taking_part]
@@ -251,7 +251,7 @@ class Membership:
     async def _fence_lost(self) -> None:
         """Take from endpoints what is somebody else's by now, and give back what is not."""
         touched: set[SandboxId] = set()
-        for endpoint, why in self.lost.items():
+        for endpoint, why in (self.commons.unnamed | self.lost).items():
             found = self._core.state.endpoints.get(endpoint)
             if found is not None:
                 touched.add(found.sandbox)

@@ -85,16 +85,27 @@ def endpoint_records(
     yield keys.name(endpoint.network, sandbox.name), encode(claim)
 
 
+def _held(endpoint: Endpoint, sandbox: Sandbox, commons: Commons) -> Iterator[str]:
+    """Yield the claims of an endpoint that are its own: some may be somebody else's by now."""
+    if endpoint.id not in commons.lost:
+        for key, _ in endpoint_records(endpoint, sandbox, commons):
+            if endpoint.id not in commons.unnamed or keys.kind(key) != "names":
+                yield key
+
+
 def announced(endpoint: Endpoint, sandbox: Sandbox, commons: Commons) -> Announced:
     """Make what other hosts are told of an endpoint."""
     runs = sandbox.phase is Phase.RUNNING
+    names = names_of(sandbox, endpoint.aliases)
+    if endpoint.id in commons.unnamed:
+        names = tuple(name for name in names if name != sandbox.name.lower())
     return Announced(
         id=endpoint.id,
         network=endpoint.network,
         host=commons.me,
         sandbox=sandbox.id,
         name=sandbox.name,
-        names=names_of(sandbox, endpoint.aliases) if runs else (),
+        names=names if runs else (),
         v4=endpoint.v4,
         v6=endpoint.v6,
         mac=endpoint.mac,
@@ -159,7 +170,7 @@ def _removals(found: Transaction, change: Change, state: State, commons: Commons
             found.erases += _network_erased(item)
         elif isinstance(item, Endpoint) and commons.networks.get(item.network):
             sandbox = state.sandboxes[item.sandbox]
-            found.erases += (Erase(key) for key, _ in endpoint_records(item, sandbox, commons))
+            found.erases += (Erase(key) for key in _held(item, sandbox, commons))
             found.erases.append(Erase(keys.announced(item.network, item.id)))
     found.erases += (Erase(keys.block(b.network, b.cidr)) for b in change.release)
 
