@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from seaway.agent.core import Core, new_id, now
 from seaway.agent.requests import (
@@ -13,6 +13,7 @@ from seaway.agent.requests import (
     parse_options,
     parse_prefix,
 )
+from seaway.agent.session import Taken as HadByAnother
 from seaway.agent.state import Change
 from seaway.errors import Conflict, InvalidSpec, SeawayError, Unsupported
 from seaway.ipam.pools import Taken
@@ -25,6 +26,9 @@ from seaway.store import keys
 
 if TYPE_CHECKING:
     from seaway.agent.membership import Membership
+
+_TRIES: Final = 8
+"""How often another host may be faster before the user hears of it."""
 
 
 async def create(core: Core, request: NetworkRequest) -> Network:
@@ -44,8 +48,14 @@ async def create(core: Core, request: NetworkRequest) -> Network:
     if driver is Driver.MACVLAN and (parent := options.get("parent")):
         surroundings.require_link(parent)
     if driver is Driver.OVERLAY:
-        await _require_cluster(core).session.freshen(keys.NETWORK_TURN)
-    network = Network(
+        return await _create_shared(core, request, options)
+    return await _install(core, _described(core, request, driver, options))
+
+
+def _described(
+    core: Core, request: NetworkRequest, driver: Driver, options: dict[str, str]
+) -> Network:
+    return Network(
         id=NetworkId(new_id()),
         name=request.name,
         driver=driver,
@@ -55,9 +65,23 @@ async def create(core: Core, request: NetworkRequest) -> Network:
         labels=request.labels,
         created=now(),
     )
-    if network.driver is Driver.OVERLAY:
-        _require_cluster(core).require_carrier(network)
-    return await _install(core, network)
+
+
+async def _create_shared(core: Core, request: NetworkRequest, options: dict[str, str]) -> Network:
+    """Make a network of the whole cluster, looking again if another host makes one just now."""
+    ship = _require_cluster(core)
+    for _ in range(_TRIES):
+        await ship.session.freshen(keys.NETWORK_TURN)
+        if core.state.has_network(request.name):
+            raise Conflict(f"network {request.name!r} exists already: choose another name")
+        network = _described(core, request, Driver.OVERLAY, options)
+        ship.require_carrier(network)
+        try:
+            return await _install(core, network)
+        except HadByAnother as err:
+            if err.key != keys.NETWORK_TURN:
+                raise
+    raise Conflict("other hosts are making networks all the time: try again")
 
 
 def _require_cluster(core: Core) -> Membership:
