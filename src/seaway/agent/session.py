@@ -462,7 +462,7 @@ class Session:
         for key, value in endpoint_records(endpoint, sandbox, self.commons):
             found = claims.get(key)
             # Not by its bytes: another release of ours may have written it.
-            if found is not None and decode(Claim, found.value).endpoint != endpoint.id:
+            if found is not None and not self._is_ours(decode(Claim, found.value), endpoint):
                 why = str(await self._explain(Clash(key, found, taken=True)))
                 log.warning("claim_lost", sandbox=sandbox.name, error=why)
                 if keys.kind(key) != "names":
@@ -485,6 +485,11 @@ class Session:
                 await self.write(wanted)
         except Clash as err:
             self.commons.lost[endpoint.id] = str(await self._explain(err))
+
+    def _is_ours(self, claim: Claim, endpoint: Endpoint) -> bool:
+        """Is it the endpoint's, or of one that went while the store was away?"""
+        gone = claim.host == self.commons.me and claim.endpoint not in self.state.endpoints
+        return claim.endpoint == endpoint.id or gone
 
     async def _tell_blocks(self, network: NetworkId) -> None:
         """Own every block again that our endpoints live in, unless somebody else has it by now."""
