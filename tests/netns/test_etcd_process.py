@@ -346,11 +346,69 @@ def test_the_reason_of_its_end_is_told(hosts, tmp_path):
 
     lines = (
         "plain text",
-        '{"level": "warn", "caller": "embed/x.go", "msg": "cannot", "error": "no luck"}',
-        '{"level": "warn", "caller": "rafthttp/x.go", "msg": "peer gone", "error": "EOF"}',
+        '{"level": "fatal", "msg": "cannot", "error": "no luck"}',
+        '{"level": "error", "msg": "cannot say goodbye", "error": "EOF"}',
     )
     with program(tmp_path, "\n".join(f"echo '{line}'" for line in lines)) as path:
         run(steps(EtcdMember(tmp_path / "x", program=path)))
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ('exec etcd --nonsense "$@"', "flag provided but not defined: -nonsense"),
+        ('exec etcd "$@" --log-level=bogus', 'panic: unknown level "bogus"'),
+        ('exec etcd "$@" --initial-cluster=', "couldn't find local name"),
+        (
+            "echo '2026-11-24 11:29:26.407 I | pkg/flags: used'",
+            "it was told to, or is no member any more",
+        ),
+        ("exit 3", "status 3"),
+        ("kill -9 $$", "killed by SIGKILL"),
+    ],
+)
+def test_every_kind_of_end_has_a_reason(hosts, tmp_path, script, words):
+    """Flags that etcd does not take, panics, what it says as JSON, and an end without a word."""
+    one, *_ = hosts
+
+    async def steps(member):
+        await member.ensure_running(one.config)
+        await until(lambda: not member.alive())
+        assert words in member.last_words()
+
+    with program(tmp_path, script) as path:
+        run(steps(EtcdMember(tmp_path / "x", program=path)))
+
+
+def test_it_is_not_configured_by_our_environment(hosts, tmp_path, monkeypatch):
+    """etcd takes variables for flags, and calls its peers through proxies."""
+    one, *_ = hosts
+    for name in ("ETCD_NAME", "ETCD_UNSUPPORTED_ARCH", "ETCDCTL_API", "https_proxy"):
+        monkeypatch.setenv(name, "from-outside")
+
+    async def steps(member):
+        await member.ensure_running(one.config)
+        await until(lambda: not member.alive())
+        assert "PATH=" in member.log.read_text()
+        assert "from-outside" not in member.log.read_text()
+
+    with program(tmp_path, "env") as path:
+        run(steps(EtcdMember(tmp_path / "x", program=path)))
+
+
+def test_requests_leave_no_line_in_its_log(hosts, credentials):
+    """It would grow with each of them."""
+    one, *_ = hosts
+
+    async def steps():
+        async with client(credentials, one) as etcd:
+            await one.start(etcd)
+            size = one.process.log.stat().st_size
+            for number in range(20):
+                await etcd.txn([], [Write(f"/{number}", b"")])
+            assert size == one.process.log.stat().st_size
+
+    run(steps())
 
 
 def test_its_log_stays_short(hosts, tmp_path):

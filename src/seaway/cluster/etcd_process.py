@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import shutil
 import signal
 import time
@@ -46,6 +47,7 @@ _HISTORY: Final = "1h"
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _HEALTHY = 60.0  # seconds of life after which a death is no longer the last one's fault
+_LAST_BYTES: Final = 1 << 18  # of the log are read for its last words
 _LOOK = 30.0  # seconds between looks at the log's size
 _TERM = 10.0  # a leader hands over first, which may take two elections
 _KILL = 10.0
@@ -137,7 +139,8 @@ def arguments(config: EtcdConfig, data: Path, *, ipv6: bool) -> tuple[str, ...]:
         "experimental-watch-progress-notify-interval": "1m",
         "logger": "zap",
         "log-outputs": "stderr",
-        "log-level": "warn",
+        # With client certificates 3.4 warns of each request through its gateway, all of ours.
+        "log-level": "error",
     }
     return tuple(f"--{name}={value}" for name, value in flags.items())
 
@@ -167,6 +170,7 @@ class EtcdMember:
         self._program = program
         self._changing = asyncio.Lock()
         self._log_from = 0  # where the log of the latest start begins
+        self._exit: int | None = None  # how our own child ended; None: not known
 
     @property
     def has_data(self) -> bool:
@@ -177,8 +181,9 @@ class EtcdMember:
         """Its process is there."""
         pid, started = self._remembered()
         with suppress(ChildProcessError):
-            if pid:
-                os.waitpid(pid, os.WNOHANG)  # one of our own that has ended ends for good
+            if pid and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                _, status = os.waitpid(pid, 0)  # one of our own that has ended ends for good
+                self._exit = os.waitstatus_to_exitcode(status)
         return processes.alive(pid, started) and not _unreaped(pid)
 
     async def ensure_running(self, config: EtcdConfig) -> bool:
@@ -275,9 +280,12 @@ class EtcdMember:
             text = self.log.read_bytes()[self._log_from :]
         except OSError:
             text = b""
-        said = [_words(line) for line in text[-16384:].splitlines() if line.strip()]
+        said = [words for line in text[-_LAST_BYTES:].splitlines() if (words := _words(line))]
         weightiest = max((weight for weight, _ in said), default=0)
-        return next((words for weight, words in said[::-1] if weight == weightiest), "no reason")
+        most = [words for weight, words in said if weight == weightiest]
+        if weightiest:
+            return most[-1]
+        return most[0] if most else _unsaid(self._exit)  # text begins with its reason
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -293,6 +301,7 @@ class EtcdMember:
             self.data.chmod(0o700)  # etcd warns otherwise
             self._trim_log(at=LOG_BYTES // 2)
             self._log_from = self.log.stat().st_size if self.log.exists() else 0
+            self._exit = None
             pid = _spawn(program, wanted, self.log)
             self._remember(pid)
         except OSError as err:
@@ -428,21 +437,36 @@ async def _readable(handle: int, seconds: float) -> None:
         loop.remove_reader(handle)
 
 
+_EARLY: Final = re.compile(r"[0-9-]+ [0-9:.]+ ([A-Z]) \| (.*)")
+"""How 3.4 writes what it says before it knows its log's format, with a letter for its level."""
+
+_WEIGHTS: Final = {"fatal": 3, "panic": 3, "C": 3, "error": 2, "E": 2}
+
+
 class _LogLine(msgspec.Struct):
     level: str = ""
-    caller: str = ""
     msg: str = ""
     error: str = ""
 
 
-def _words(line: bytes) -> tuple[int, str]:
-    """Weigh and shorten one line of etcd's log, which is text before it can write JSON."""
+def _words(line: bytes) -> tuple[int, str] | None:
+    """Weigh and shorten one line of etcd's log; what is wrong with a flag, it writes as text."""
     try:
         said = msgspec.json.decode(line, type=_LogLine)
     except msgspec.MsgspecError:
-        return 0, line.decode(errors="replace").strip()
-    words = ": ".join(filter(None, (said.msg, said.error)))
-    if said.level in ("error", "panic", "fatal") or said.msg == "server error":
-        return 2, words
-    # Of its connections it says much while it ends.
-    return int(bool(said.error) and not said.caller.startswith("rafthttp/")), words
+        text = line.decode(errors="replace").strip()
+        if early := _EARLY.fullmatch(text):
+            weight = _WEIGHTS.get(early[1])
+            return (weight, early[2]) if weight else None
+        weight = 3 if text.startswith(("panic: ", "fatal error: ")) else 0  # Go's own
+        return (weight, text) if text else None
+    return _WEIGHTS.get(said.level, 1), ": ".join(filter(None, (said.msg, said.error)))
+
+
+def _unsaid(status: int | None) -> str:
+    """Explain an end without a word; *status* as waitstatus_to_exitcode() has it."""
+    if status == 0:
+        return "it was told to, or is no member any more"
+    if status is None:
+        return "no reason"
+    return f"status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
