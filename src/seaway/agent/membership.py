@@ -64,7 +64,9 @@ class Membership:
         self.commons.take(self._mirror.load())
         hooks = Hooks(changed=self._changed, connected=self._connected, removed=self._removed)
         self._tls = self._store_tls()
-        etcd = Etcd(member.etcd, self._tls)
+        lease = self.commons.cluster.lease if self.commons.cluster else 20
+        # One member that is silent must not cost the lease: there is time to ask another.
+        etcd = Etcd(member.etcd, self._tls, min(3.0, lease / 4))
         self.session = Session(core.state, self.commons, etcd, self._mirror, hooks)
         self.overlay = Overlay(core, self.commons, folder, self._participating)
         self.stores = Stores(self)
