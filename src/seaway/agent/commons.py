@@ -164,7 +164,8 @@ class Commons:
         self._note(key, revision if value is not None else 0)
         before = self.hosts.get(identity)
         if value is None:
-            self.hosts.pop(identity, None)
+            if identity != self.me:  # what we were last is what we go on as, by ourselves
+                self.hosts.pop(identity, None)
         else:
             self.hosts[HostId(sys.intern(identity))] = decode(Host, value)
         if before != self.hosts.get(identity):

@@ -18,7 +18,7 @@ from seaway.agent.member import Member, MemberFolder
 from seaway.agent.mirror import Mirror
 from seaway.agent.overlay import Overlay
 from seaway.agent.probes import Probes
-from seaway.agent.session import Hooks, Session
+from seaway.agent.session import REMOVED, Hooks, Session
 from seaway.agent.state import Change
 from seaway.agent.stores import Stores
 from seaway.errors import Conflict, SeawayError, StoreError, Unsupported
@@ -179,6 +179,8 @@ class Membership:
             StoreError: Nothing is known of it, and the store is out of reach.
         """
         self._idle_since.pop(network.id, None)
+        if self.session.gone:
+            raise Conflict(f"{REMOVED}: 'seaway cluster leave', and join again")
         if self.commons.host.drained:
             raise Conflict(
                 f"this host is drained: run it on another, or 'seaway node drain --undo "
@@ -364,18 +366,26 @@ class Membership:
                     self._core.names.announce(endpoint, network.name)
 
     async def run(self) -> None:
-        """Be a member, until cancelled."""
+        """Be a member, until cancelled, or the cluster says that we are none."""
+        if self.session.gone:
+            await self._removed()
+            await self.session.run()
+            return
         services: tuple[Callable[[], Awaitable[None]], ...] = (
             self.stores.run,
-            self.session.run,
             self.overlay.run,
             self.probes.run,
             self._sweep,
             self._keep_told,
         )
         async with asyncio.TaskGroup() as group:
-            for service in services:
+            others = [
                 group.create_task(_coroutine(service), name=service.__qualname__)
+                for service in services
+            ]
+            await self.session.run()
+            for task in others:
+                task.cancel()
 
     async def _keep_told(self) -> None:
         """Tell others when something about this host has changed."""

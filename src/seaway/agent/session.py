@@ -50,6 +50,9 @@ _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 """Seconds between attempts to reach the store; the last one is repeated."""
 
 
+REMOVED: Final = "this host was removed from its cluster"
+
+
 def lease_of(host: HostId) -> int:
     """Return the number of a host's lease: the same after a restart, a positive 63-bit one."""
     return int.from_bytes(digest("lease", host)[:8]) >> 1 or 1
@@ -94,7 +97,8 @@ class Session:
         self.error = "not connected yet"
         self.since = time.time()
         self.orphans: set[NetworkId] = set()
-        self.gone = False
+        # A member that did not find itself there when it started was removed before.
+        self.gone = commons.cluster is not None and commons.me not in commons.hosts
         self._taking_part: set[NetworkId] = set()
         self._lost = asyncio.Event()  # a request failed: connect anew
         self._to_copy: dict[str, bytes | None] = {}
@@ -311,7 +315,7 @@ class Session:
             pause = _BACKOFF[min(attempt, len(_BACKOFF) - 1)]
             attempt += 1
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
-        self._lose(StoreError("this host was removed from its cluster"))
+        self._lose(StoreError(REMOVED))
 
     def _lose(self, err: BaseException) -> None:
         self.error = str(err)
@@ -332,7 +336,7 @@ class Session:
         if await self.etcd.get(keys.host(self.commons.me)) is None:
             self.gone = True
             await self._hooks.removed()
-            raise StoreError("this host was removed from its cluster")
+            raise StoreError(REMOVED)
         await self._hold_lease(found.lease)
         async with self._order:
             touched = await self._read(self._prefixes())
@@ -398,7 +402,7 @@ class Session:
             self.gone |= any(key == own and value is None for key, value, _ in news)
         if self.gone:
             await self._hooks.removed()
-            raise StoreError("this host was removed from its cluster")
+            raise StoreError(REMOVED)
         await self._hooks.changed(touched)
 
     # -- telling the store what it does not know --------------------------------------------

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 _PACE: Final = 2.0
 """Seconds between looks at who should run etcd."""
 _RENEW_RETRY: Final = 30.0
+_PATIENCE: Final = 3.0
+"""Seconds without the store after which we wonder whether it is because of us."""
 
 
 class Stores:
@@ -55,6 +57,7 @@ class Stores:
         self._config: EtcdConfig | None = None
         self._reconfigured = asyncio.Event()
         self._stopped = False
+        self._ask_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
 
     @property
@@ -136,7 +139,10 @@ class Stores:
                     await self._kicked.wait()
             self._kicked.clear()
             self._note_signing()
-            if self._stopped or not self._ship.session.online:
+            if self._stopped:
+                continue
+            if not self._ship.session.online:
+                await self._ask_if_removed()
                 continue
             try:
                 await self._revoke()
@@ -150,6 +156,7 @@ class Stores:
     async def _decide(self) -> None:
         ship = self._ship
         await self._look()
+        await self._remove_strangers()
         peers = peer_urls(ship.commons.host.addresses, ship.cluster.ports)
         mine = find_member(self.members, ship.me, peers)
         if ship.me in self.wanted:
@@ -166,7 +173,6 @@ class Stores:
             await self._leave(peers)
         elif ship.folder.credentials.can_sign:
             ship.folder.credentials.drop_authority()
-        await self._remove_strangers()
 
     async def _look(self) -> None:
         ship = self._ship
@@ -245,9 +251,11 @@ class Stores:
         ship = self._ship
         if ship.me != next((h for h in self.hosts if h in ship.commons.alive), None):
             return  # one of us is enough
-        for member in self.members:
-            if member.name and HostId(member.name) not in ship.commons.hosts:
-                await ship.session.etcd.remove_member(member.id)
+        gone = [m for m in self.members if m.name and HostId(m.name) not in ship.commons.hosts]
+        for member in gone:
+            await ship.session.etcd.remove_member(member.id)
+        if gone:
+            await self._look()
 
     async def _revoke(self) -> None:
         """Have removed hosts' certificates refused, and their open connections ended."""
@@ -302,6 +310,19 @@ class Stores:
                 serving.cancel()
 
     # -- certificates -----------------------------------------------------------------------------
+
+    async def _ask_if_removed(self) -> None:
+        """Hear from those who sign whether we are a member still: etcd just ends connections."""
+        clock = time.monotonic()
+        if time.time() - self._ship.session.since < _PATIENCE or clock < self._ask_again:
+            return
+        self._ask_again = clock + _RENEW_RETRY
+        try:
+            await self._renew()
+        except Removed:
+            await self._ship.is_removed()
+        except SeawayError as err:
+            log.info("membership_unknown", error=str(err))
 
     def servers(self) -> list[Server]:
         """Name the join ports of the hosts that run the store, ours left out."""
