@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+import time
 from contextlib import aclosing, asynccontextmanager
 from ipaddress import ip_address
 
@@ -360,6 +361,28 @@ def test_a_change_without_an_answer_is_unsure(three):
                     await etcd.txn([], [Write("/b", b"")])
                 etcd.set_endpoints([member.url for member in three])
                 assert await succeeds(lambda: etcd.get("/a")) is not None
+            finally:
+                three[0].send(signal.SIGCONT)
+
+    run(steps())
+
+
+def test_a_frozen_member_costs_one_change_three_seconds(three):
+    """That one gives up and says so; its repetition goes to another member, as all later ones."""
+
+    async def steps():
+        async with client(*three) as etcd:
+            await etcd.txn([], [Write("/a", b"")])
+            three[0].send(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                await succeeds(lambda: etcd.txn([], [Write("/b", b"")]))
+                assert time.monotonic() - began < 4
+
+                began = time.monotonic()
+                for _ in range(10):
+                    await etcd.txn([], [Write("/c", b"")])
+                assert time.monotonic() - began < 1
             finally:
                 three[0].send(signal.SIGCONT)
 

@@ -58,6 +58,9 @@ _WITH_LEADER: Final = (b"grpc-metadata-hasleader", b"true")
 """Makes a member without a leader refuse at once and end its watches (rpctypes, md.go), so that a
 member that is cut off from the others is left for one that is not."""
 
+_NO_FAILURE: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLZeroReturnError)
+"""How ssl says that it has to wait, or that the other side hung up."""
+
 _NO_ROUTE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 _CLOSED: Final = frozenset({errno.ECONNRESET, errno.EPIPE})
 
@@ -193,7 +196,7 @@ def in_words(err: BaseException) -> str:
     """Say why there was no answer, shortly."""
     causes = list(_causes(err))
     for cause in causes:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _NO_FAILURE):
             return _tls_in_words(cause)
     for cause in causes:
         if isinstance(cause, TimeoutError | TimeoutException):
@@ -218,6 +221,8 @@ def _causes(err: BaseException | None) -> Iterator[BaseException]:
 def _tls_in_words(err: ssl.SSLError) -> str:
     if isinstance(err, ssl.SSLCertVerificationError):
         return f"certificate refused: {err.verify_message}"
+    if isinstance(err, ssl.SSLEOFError):
+        return "it closed the connection"
     why = (err.reason or str(err)).replace("_", " ").lower()
     _, alert, theirs = why.partition("alert ")
     return f"our certificate was refused: {theirs}" if alert else f"TLS failed: {why}"
