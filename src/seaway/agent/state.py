@@ -65,6 +65,10 @@ class Shared(Protocol):
         """
         ...
 
+    def doubt(self) -> None:
+        """Hear that what was committed did not come to be on this host."""
+        ...
+
 
 class _Holders(Mapping[Address, str]):
     """Looks names up only when an error wants them."""
@@ -202,7 +206,12 @@ class State:
         with self._reserved(change.put):
             if self.shared is not None:
                 await self.shared.commit(change)
-            self._write(change)
+            try:
+                self._write(change)
+            except BaseException:
+                if self.shared is not None:
+                    self.shared.doubt()
+                raise
 
     def _write(self, change: Change) -> None:
         """Networks of the whole cluster are in its own store, and not in this host's."""
