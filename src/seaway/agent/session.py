@@ -233,8 +233,9 @@ class Session:
         if not self.online:
             if network not in self.commons.blocks:
                 raise StoreError(
-                    f"nothing is known yet of this network, and the cluster's store is out of "
-                    f"reach ({self.error}): try again when 'seaway cluster status' says online"
+                    f"this host has no addresses of network {self.state.networks[network].name} "
+                    f"yet, and the cluster's store is out of reach ({self.error}): try again when "
+                    "'seaway cluster status' says online"
                 )
             self._taking_part.add(network)
             return
