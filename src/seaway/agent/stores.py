@@ -31,9 +31,9 @@ log = structlog.get_logger()
 
 _PACE: Final = 2.0
 """Seconds between looks at who should run etcd."""
+_HEALTH: Final = 10.0
+"""Seconds between looks at how each store is."""
 _RENEW_RETRY: Final = 30.0
-_PATIENCE: Final = 3.0
-"""Seconds without the store after which we wonder whether it is because of us."""
 
 
 class Stores:
@@ -52,12 +52,13 @@ class Stores:
         self.hosts: tuple[HostId, ...] = ()
         self.wanted: tuple[HostId, ...] = ()
         self.members: tuple[Member, ...] = ()
+        self.health: dict[str, Status | None] = {}
+        self._looked = 0.0
         self.trouble = ""
         self._kicked = asyncio.Event()
         self._config: EtcdConfig | None = None
         self._reconfigured = asyncio.Event()
         self._stopped = False
-        self._ask_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
 
     @property
@@ -139,10 +140,7 @@ class Stores:
                     await self._kicked.wait()
             self._kicked.clear()
             self._note_signing()
-            if self._stopped:
-                continue
-            if not self._ship.session.online:
-                await self._ask_if_removed()
+            if self._stopped or not self._ship.session.online:
                 continue
             try:
                 await self._revoke()
@@ -179,6 +177,8 @@ class Stores:
         self.members = await ship.session.etcd.members()
         known = ship.commons.hosts
         self.hosts = tuple(HostId(m.name) for m in self.members if not m.learner and m.name)
+        if time.monotonic() - self._looked > _HEALTH:
+            self._looked, self.health = time.monotonic(), await self.statuses()
         members = {HostId(m.name) for m in self.members} & known.keys()
         self.wanted = wanted_stores(
             list(known.values()), members, ship.commons.alive, ship.cluster.stores
@@ -266,6 +266,14 @@ class Stores:
             if self._config is not None:
                 await self.process.restart(self._config)
 
+    def ill(self) -> list[str]:
+        """Name the hosts whose part of the store did not answer well, when last asked."""
+        return [
+            self._ship.host_name(HostId(name))
+            for name, status in self.health.items()
+            if name and (status is None or not status.leader or status.errors)
+        ]
+
     async def statuses(self) -> dict[str, Status | None]:
         """Ask every member how it is; None for one that does not answer."""
         etcd = self._ship.session.etcd
@@ -311,19 +319,6 @@ class Stores:
 
     # -- certificates -----------------------------------------------------------------------------
 
-    async def _ask_if_removed(self) -> None:
-        """Hear from those who sign whether we are a member still: etcd just ends connections."""
-        clock = time.monotonic()
-        if time.time() - self._ship.session.since < _PATIENCE or clock < self._ask_again:
-            return
-        self._ask_again = clock + _RENEW_RETRY
-        try:
-            await self._renew()
-        except Removed:
-            await self._ship.is_removed()
-        except SeawayError as err:
-            log.info("membership_unknown", error=str(err))
-
     def servers(self) -> list[Server]:
         """Name the join ports of the hosts that run the store, ours left out."""
         ship = self._ship
@@ -345,7 +340,7 @@ class Stores:
                     self._ship.overlay.moved.clear()
                 continue
             try:
-                await self._renew()
+                await self.renew()
                 certified = addresses
             except Removed:
                 await self._ship.is_removed()
@@ -354,7 +349,13 @@ class Stores:
                 log.warning("certificate_not_renewed", error=str(err))
                 await asyncio.sleep(_RENEW_RETRY)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Get a certificate for another day.
+
+        Raises:
+            Removed: This host is no member any more.
+            SeawayError: Nobody certifies it now.
+        """
         ship = self._ship
         files = ship.folder.credentials
         host = ship.commons.host
