@@ -120,6 +120,8 @@ async def _shared(
     held = _Held(core, commons, network.id, wants.avoid)
     if wanted is not None:
         found = claim(subnet, held, wanted)
+        if not session.online:
+            _require_alone(network, found, commons, session)
         _own_block_for(network, subnet, found, commons, wants)
         return found
     own = commons.own_blocks(network.id, subnet.version)
@@ -129,6 +131,20 @@ async def _shared(
         picked = await _beyond_own(core, session, network, subnet, held, wants)
     core.cursors[network.id, subnet.version] = picked
     return picked
+
+
+def _require_alone(network: Network, address: Address, commons: Commons, session: Session) -> None:
+    """Others may borrow what is not in the front half of a block of ours.
+
+    Raises:
+        StoreError: The store has to be asked for *address*, and is out of reach.
+    """
+    own = commons.own_blocks(network.id, address.version)
+    if not any(address in blocks.front_half(cidr) for cidr in own):
+        raise StoreError(
+            f"address {address} is not this host's to give, and the cluster's store is out of "
+            f"reach ({session.error}): try again when it is back"
+        )
 
 
 def _own_block_for(
@@ -170,9 +186,13 @@ async def _beyond_own(
         wants.claim.append(Block(network=network.id, cidr=_single(address), host=commons.me))
         return address
     for cidr, block in others.items():
-        full = cidr.prefixlen < cidr.max_prefixlen and cidr.version == subnet.version
-        if full and block.host not in commons.alive:
+        if cidr.version != subnet.version or block.host in commons.alive:
+            continue
+        if cidr.prefixlen < cidr.max_prefixlen:
             return _take(network, cidr, subnet, _Claimed(taken, held), commons, wants)
+        if cidr.network_address not in taken:
+            wants.claim.append(Block(network=network.id, cidr=cidr, host=commons.me))
+            return cidr.network_address
     raise Exhausted(
         f"no addresses left in {blocks.pool_of(subnet)}, whose {len(there)} blocks belong to "
         f"{len({b.host for b in there.values()})} hosts: remove containers or make a larger network"

@@ -25,10 +25,10 @@ from seaway.cluster import join_client
 from seaway.cluster.credentials import write_file
 from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, client_urls, peer_urls
 from seaway.cluster.joining import JoinRequest, Server
-from seaway.cluster.token import make_token, parse_token, secret_hash
+from seaway.cluster.token import Token, make_token, parse_token, secret_hash
 from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError
 from seaway.model.cluster import Block, Cluster, Host, HostId, Ports
-from seaway.model.network import Address, Driver
+from seaway.model.network import Address
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
@@ -194,7 +194,7 @@ class ClusterService:
             context = self._folder.credentials.client_context()
         elif tls.ca.exists():
             own = tls.certificate.exists()
-            context = tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2)
+            context = tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2, strict=False)
         else:
             context = None
         first = {keys.CLUSTER: encode(cluster), keys.TOKEN: secret.encode()}
@@ -221,6 +221,8 @@ class ClusterService:
         """
         token = parse_token(request.token)
         server = Server(str(parse_address("address", request.address)), request.port)
+        if self._core.cluster is not None and not self._changing.locked():
+            return self._look_there(self._core.cluster, token, server)
         async with self._joining():
             addresses = self._advertised(request.advertise, toward=server)
             files = self._folder.credentials
@@ -251,6 +253,22 @@ class ClusterService:
             )
             ship = await self._begin()
         self._core.events.add("cluster_joined", cluster.id, number=found.number)
+        return ship
+
+    def _look_there(self, ship: Membership, token: Token, server: Server) -> Membership:
+        """Know a store by its new address, on a host that is a member already.
+
+        Raises:
+            Conflict: It is a member of another cluster.
+        """
+        if token.fingerprint != ship.folder.credentials.fingerprint() or ship.member.foreign:
+            raise Conflict(
+                f"this host is a member of cluster {ship.member.cluster} already: leave that "
+                "first, with 'seaway cluster leave'"
+            )
+        (url,) = client_urls((ip_address(server.address),), ship.cluster.ports)
+        others = tuple(known for known in ship.member.etcd if known != url)
+        ship.look_for_stores((url, *others))
         return ship
 
     @asynccontextmanager
@@ -333,9 +351,6 @@ class ClusterService:
             if not force:
                 self._may_leave(ship)
             await self._leave_orderly(ship, force=force)
-            for endpoint in list(self._core.state.endpoints.values()):
-                if self._core.state.networks[endpoint.network].driver is Driver.OVERLAY:
-                    self._core.names.errors.pop(endpoint.id, None)
             await self._end()
         self._core.events.add("cluster_left", ship.member.cluster)
         return ship.member.cluster
@@ -372,7 +387,8 @@ class ClusterService:
                 await ship.stores.leave_for_good()
                 await forget_host(ship, ship.commons.host, revoke=False)
         except SeawayError as err:
-            if not force:
+            # Other hosts would lose all they share with the only store there is.
+            if not force or isinstance(err, Conflict):
                 raise
             log.warning("left_without_telling", error=str(err))
 
@@ -427,6 +443,8 @@ async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
         Erase(keys.host_number(host.number)),
         Erase(keys.local(host.id), prefix=True),
     ]
+    if ship.commons.hosts.keys() == {host.id}:  # the cluster ends, in an etcd that may go on
+        gone = [Erase(f"{keys.ROOT}/", prefix=True)]
     while True:
         compares, writes = await _revoking(etcd, host) if revoke else ([], [])
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,8 @@ class Gate:
     async def _moved(self, host: Host) -> None:
         key = keys.host(host.id)
         revision = self._ship.commons.revisions.get(key, 0)
-        await self._ship.session.etcd.txn([At(key, revision)], [Write(key, encode(host))], [])
+        with suppress(Clash):  # it has just been told by the host itself
+            await self._ship.session.etcd.txn([At(key, revision)], [Write(key, encode(host))], [])
 
     async def may_sign(self, host: HostId) -> bool:
         """May it have the authority's key: is it one of those that run the store?"""

@@ -20,7 +20,6 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         etcd: URLs of the store, as known last.
         foreign: The store is somebody else's: we run none.
         advertise: Addresses that the user chose; empty: those of the default routes.
-        behind: What others see as our address, if we are behind a NAT.
     """
 
     host: str
@@ -30,7 +29,6 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     etcd: tuple[str, ...]
     foreign: bool = False
     advertise: tuple[str, ...] = ()
-    behind: str = ""
 
 
 class MemberFolder:
@@ -42,6 +40,11 @@ class MemberFolder:
         self.mirror = self.path / "mirror.db"
         self.etcd = self.path / "etcd"
         self._file = self.path / "member.json"
+
+    @property
+    def has_store(self) -> bool:
+        """Does this host run a part of the cluster's store?"""
+        return (self.etcd / "data" / "member").exists()
 
     def load(self) -> Member | None:
         """Return the membership; None if there is none, or joining was broken off.

@@ -66,7 +66,7 @@ class Membership:
         self._tls = self._store_tls()
         lease = self.commons.cluster.lease if self.commons.cluster else 20
         # One member that is silent must not cost the lease: there is time to ask another.
-        etcd = Etcd(member.etcd, self._tls, min(3.0, lease / 4))
+        etcd = Etcd(self._nearest_first(member.etcd), self._tls, min(3.0, lease / 4))
         self.session = Session(core.state, self.commons, etcd, self._mirror, hooks)
         self.overlay = Overlay(core, self.commons, folder, self._participating)
         self.stores = Stores(self)
@@ -88,7 +88,7 @@ class Membership:
         if not tls.ca.exists():
             return None
         own = tls.certificate.exists()
-        return tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2)
+        return tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2, strict=False)
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -297,12 +297,19 @@ class Membership:
         members = await self.session.etcd.members()
         urls = tuple(sorted(url for m in members if not m.learner for url in m.client_urls))
         if urls and set(urls) != set(self.member.etcd):
-            self.remember(replace_member(self.member, etcd=urls))
-            self.session.etcd.set_endpoints(self._nearest_first(urls))
+            self.look_for_stores(urls)
+
+    def look_for_stores(self, urls: tuple[str, ...]) -> None:
+        """Know the store by these URLs from now on."""
+        self.remember(replace_member(self.member, etcd=urls))
+        self.session.etcd.set_endpoints(self._nearest_first(urls))
 
     def _nearest_first(self, urls: Iterable[str]) -> list[str]:
-        mine = {f"//{_bracketed(a)}:" for a in self.commons.host.addresses}
-        return sorted(urls, key=lambda url: not any(m in url for m in mine))
+        """Ask our own etcd first, which answers on 127.0.0.1 whatever our address is by now."""
+        known = self.commons.cluster
+        if known is None or self.member.foreign or not self.folder.has_store:
+            return sorted(urls)
+        return [f"https://127.0.0.1:{known.ports.etcd}", *sorted(urls)]
 
     def remember(self, member: Member) -> None:
         """Keep what has changed of the membership."""
@@ -436,7 +443,3 @@ async def _coroutine(service: Callable[[], Awaitable[None]]) -> None:
 def replace_member(member: Member, **changes: object) -> Member:
     """Return *member* with some fields changed."""
     return Member(**({f: getattr(member, f) for f in member.__struct_fields__} | changes))
-
-
-def _bracketed(address: Address) -> str:
-    return str(address) if address.version == 4 else f"[{address}]"

@@ -82,6 +82,11 @@ async def remove(ship: Membership, name: str, *, force: bool) -> Host:
     host = find(ship, name)
     if host.id == ship.me:
         raise Conflict("this is the host itself: use 'seaway cluster leave' on it")
+    if host.id in ship.stores.hosts and not set(ship.stores.hosts) - {host.id}:
+        raise Conflict(
+            f"host {host.name} has the cluster's only store: drain it, and wait until 'seaway node "
+            "ls' shows the store on another host"
+        )
     if not force and host.id in ship.commons.alive:
         there = [a.name for a in await _containers(ship) if a.host == host.id]
         if there:
@@ -156,6 +161,11 @@ async def rotate_keys(ship: Membership) -> int:
         Conflict: The last rotation is not at its end.
     """
     cluster = ship.cluster
+    if dead := [h.name for i, h in ship.commons.hosts.items() if i not in ship.commons.alive]:
+        raise Conflict(
+            f"{', '.join(sorted(dead)[:5])} could not take part, and would be cut off: start or "
+            "remove what is down first, see 'seaway node ls'"
+        )
     behind = [
         h.name
         for i, h in ship.commons.hosts.items()
@@ -195,9 +205,9 @@ def glance(ship: Membership) -> dict[str, Any]:
     """Describe the cluster in short, without asking anybody."""
     commons, session = ship.commons, ship.session
     hosts = {"total": len(commons.hosts), "alive": len(commons.alive & commons.hosts.keys())}
-    members = [
-        {"host": ship.host_name(h), "healthy": h in commons.alive} for h in ship.stores.hosts
-    ]
+    ill = set(ship.stores.ill()) if session.online else {ship.host_name(h) for h in commons.hosts}
+    names = [ship.host_name(h) for h in ship.stores.hosts]
+    members = [{"host": name, "healthy": name not in ill} for name in names]
     return {
         "cluster": ship.member.cluster,
         "host": ship.member.name,
@@ -216,6 +226,11 @@ def problems(ship: Membership) -> list[dict[str, str]]:
     found = []
     if not ship.session.online:
         found.append({"object": "store", "error": ship.session.error})
+    elif ill := ship.stores.ill():
+        found += [
+            {"object": "store", "error": f"etcd on {name} does not answer: does that host run?"}
+            for name in ill
+        ]
     if ship.stores.trouble:
         found.append({"object": "etcd", "error": ship.stores.trouble})
     found += [{"object": "overlay", "error": line} for line in lines(ship.overlay.problems)]

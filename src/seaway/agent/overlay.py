@@ -252,6 +252,7 @@ class Overlay:
         """Take up what was known before the agent started."""
         if self._ready:
             self._facts()
+            self.settled = self._commons.host.settled
             self._make_keys()
             self._sending = dict.fromkeys(self._commons.hosts, self._oldest)
 
@@ -337,6 +338,8 @@ class Overlay:
         if tuple(found) == self.keys:
             return False
         self.keys = tuple(found)
+        for generation in range(wanted[0]):  # nobody can read with them what is recorded now
+            self._folder.wireguard_key(generation).unlink(missing_ok=True)
         self.host_changed.set()
         return True
 

@@ -22,7 +22,7 @@ from seaway.cluster.joining import Removed, RenewRequest, Server
 from seaway.cluster.stores import find_member, join_as_learner, leave, promote, wanted_stores
 from seaway.errors import Conflict, SeawayError
 from seaway.model.cluster import HostId
-from seaway.store.etcd import Member, Status
+from seaway.store.etcd import Member, Refused, Status
 
 if TYPE_CHECKING:
     from seaway.agent.membership import Membership
@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 _PACE: Final = 2.0
 """Seconds between looks at who should run etcd."""
+_LEAVING: Final = 10.0
+"""Seconds to try to give up our part of the store."""
 _HEALTH: Final = 10.0
 """Seconds between looks at how each store is."""
 _RENEW_RETRY: Final = 30.0
@@ -227,24 +229,29 @@ class Stores:
             return
         await self._look()
         peers = peer_urls(ship.commons.host.addresses, ship.cluster.ports)
-        self._stopped = True
-        if find_member(self.members, ship.me, peers) is None:
+        mine = find_member(self.members, ship.me, peers)
+        if mine is None:
             return
         rest = [host for host in ship.commons.hosts.values() if host.id != ship.me]
         voters = {h for h in self.hosts if h != ship.me}
         if not voters:
-            self._stopped = False
             raise Conflict(
                 "this host has the cluster's only store: let another host have it first, with "
                 f"'seaway node drain {ship.member.name}', or remove the others "
                 f"({', '.join(h.name for h in rest[:5])})"
             )
-        await ship.session.etcd.remove_member(self._own_member(peers).id)
-
-    def _own_member(self, peers: Urls) -> Member:
-        found = find_member(self.members, self._ship.me, peers)
-        assert found is not None
-        return found
+        deadline = time.monotonic() + _LEAVING
+        while True:
+            try:
+                await ship.session.etcd.remove_member(mine.id)
+            except Refused:
+                # For some seconds after another change etcd refuses the next one.
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                break
+        self._stopped = True
 
     async def _remove_strangers(self) -> None:
         """Members whose host has been removed count against the majority for ever."""
@@ -340,7 +347,7 @@ class Stores:
                     self._ship.overlay.moved.clear()
                 continue
             try:
-                await self.renew()
+                await self._renew()
                 certified = addresses
             except Removed:
                 await self._ship.is_removed()
@@ -349,7 +356,7 @@ class Stores:
                 log.warning("certificate_not_renewed", error=str(err))
                 await asyncio.sleep(_RENEW_RETRY)
 
-    async def renew(self) -> None:
+    async def _renew(self) -> None:
         """Get a certificate for another day.
 
         Raises:

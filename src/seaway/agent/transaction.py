@@ -13,7 +13,7 @@ from seaway.agent.commons import Commons
 from seaway.agent.names import names_of
 from seaway.agent.state import Change, State, is_shared, key_of
 from seaway.model.cluster import Announced, Block, Claim
-from seaway.model.network import Network
+from seaway.model.network import Address, Network
 from seaway.model.sandbox import Endpoint, Phase, Sandbox, SandboxId
 from seaway.store import keys
 from seaway.store.codec import encode
@@ -139,6 +139,16 @@ def _claim_endpoint(
         found.claim(key, value, lease)
     at = keys.network(endpoint.network)
     found.compares.append(At(at, commons.revisions.get(at, 0)))
+    for address in endpoint.addresses:
+        _still_own(found, endpoint, address, commons)
+
+
+def _still_own(found: Transaction, endpoint: Endpoint, address: Address, commons: Commons) -> None:
+    """The block must be ours until then: it may be given back, or taken over, at any time."""
+    for cidr in commons.own_blocks(endpoint.network, address.version):
+        if address in cidr:
+            at = keys.block(endpoint.network, cidr)
+            found.compares.append(At(at, commons.revisions.get(at, 0)))
 
 
 def _announce(
