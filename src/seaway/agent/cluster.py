@@ -395,6 +395,7 @@ class ClusterService:
     async def _end(self) -> None:
         """Take down everything that the membership had, here."""
         ship = self._core.cluster
+        plans = ship.plans() if ship is not None else {}
         self._core.cluster, self._core.state.shared = None, None
         if ship is not None:
             await ship.stores.stop()
@@ -402,6 +403,8 @@ class ClusterService:
         await EtcdMember(self._folder.etcd).wipe()
         if ship is not None:
             await self._forget_networks(ship)
+        with suppress(SeawayError):  # an audit does what is left
+            await self._core.kernel.change_all(dict.fromkeys(plans, ()))
         self._folder.remove()
         self._core.kernel.kick("the cluster was left")
 
