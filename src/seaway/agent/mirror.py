@@ -7,7 +7,7 @@ thread, and without waiting for the disk.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,11 +44,11 @@ class Mirror:
         except (sqlite3.Error, OSError) as err:
             raise StoreError(f"cannot keep {path}: {err}; check the disk and --state-dir") from err
 
-    def load(self) -> list[tuple[str, bytes, int]]:
-        """Read everything, sorted by key."""
+    def load(self) -> Iterator[tuple[str, bytes, int]]:
+        """Read everything, sorted by key, one after the other: it may be a lot."""
         try:
             rows = self._db.execute("SELECT key, value, revision FROM record ORDER BY key")
-            return [(str(key), bytes(value), int(revision)) for key, value, revision in rows]
+            yield from ((str(key), bytes(value), int(revision)) for key, value, revision in rows)
         except sqlite3.Error as err:
             raise StoreError(f"cannot read {self._path}: {err}") from err
 

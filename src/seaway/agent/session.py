@@ -29,14 +29,14 @@ from seaway.agent.transaction import (
     transaction,
 )
 from seaway.errors import Conflict, SeawayError, StoreError
-from seaway.model.cluster import Announced, Block, Claim, Cluster, HostId
+from seaway.model.cluster import Block, Claim, Cluster, HostId
 from seaway.model.names import digest
 from seaway.model.network import Address, Network, NetworkId
 from seaway.model.sandbox import Endpoint
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
-from seaway.store.etcd_wire import At, Clash, Compacted, Erase, Event, Holds, Kv, Write
+from seaway.store.etcd_wire import At, Clash, Erase, Event, Holds, Write
 
 log = structlog.get_logger()
 
@@ -100,13 +100,15 @@ class Session:
         # A member that did not find itself there when it started was removed before.
         self.gone = commons.cluster is not None and commons.me not in commons.hosts
         self._taking_part: set[NetworkId] = set()
-        self._lost = asyncio.Event()  # a request failed: connect anew
+        self._stir = asyncio.Event()  # a request failed, or there is more to listen to
+        self._under_way = 0  # changes that the store has been asked for
+        self._still = asyncio.Event()  # none is
+        self._still.set()
         self._to_copy: dict[str, bytes | None] = {}
         self._copying = asyncio.Event()
         self._behind = False  # something was done without the store
         self._floors: dict[str, int] = {}  # prefix -> what is known of it; before that is old
         self._listening: dict[str, asyncio.Task[None]] = {}
-        self._group: asyncio.TaskGroup | None = None
         self._order = asyncio.Lock()  # news is taken in one piece at a time
 
     @staticmethod
@@ -126,19 +128,27 @@ class Session:
         if not self.online:
             self._require_alone(change)
             return
-        wanted = transaction(change, self.state, self.commons, self._lease)
+        if wanted := transaction(change, self.state, self.commons, self._lease):
+            self._under_way += 1
+            self._still.clear()
+            try:
+                revision = await self.write(wanted)
+            except Clash as err:
+                raise await self._explain(err) from None
+            except StoreError as err:
+                self._lose(err)
+                self._require_alone(change)
+                return
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._still.set()
+            self._believe(change, revision)
         self._copy(change)
-        if not wanted:
-            return
-        try:
-            revision = await self.write(wanted)
-        except Clash as err:
-            raise await self._explain(err) from None
-        except StoreError as err:
-            self._lose(err)
-            self._require_alone(change)
-            return
-        self._believe(change, revision)
+
+    def doubt(self) -> None:
+        """Connect anew, and compare: this host has not done what the cluster agreed to."""
+        self._lose(StoreError("this host could not keep what the store has: comparing both"))
 
     def _copy(self, change: Change) -> None:
         """Have the store get its copy of what is this host's alone, soon."""
@@ -193,15 +203,19 @@ class Session:
         what = err.key.rsplit("/", 1)[1]
         if kind == "networks":
             return Conflict("the network has just been removed: 'seaway network ls' shows the rest")
-        if kind in ("addresses", "names", "network-names", "host-names") and err.found:
-            claim = decode(Claim, err.found.value)
-            host = self.commons.hosts.get(claim.host)
-            where = f" on {host.name}" if host else ""
-            noun = {"addresses": "address", "names": "the name"}.get(kind, "the name")
-            return Taken(f"{noun} {what} is held by {claim.name}{where}: choose another", err.key)
-        if kind == "addresses":
-            return Conflict("containers are on the network: remove them, or disconnect them first")
-        return Taken("another host was faster: try again", err.key)
+        if kind not in ("addresses", "names", "network-names") or err.found is None:
+            return Taken("another host was faster: try again", err.key)
+        claim = decode(Claim, err.found.value)
+        host = self.commons.hosts.get(claim.host)
+        where = f" on {host.name}" if host else ""
+        if kind == "network-names":
+            return Taken(f"network {what!r} exists already: choose another name", err.key)
+        if not what:  # no address at all may be claimed
+            return Conflict(
+                f"the network is in use by {claim.name}{where}: remove that, or disconnect it first"
+            )
+        noun = "address" if kind == "addresses" else "the name"
+        return Taken(f"{noun} {what} is held by {claim.name}{where}: choose another", err.key)
 
     @property
     def taking_part(self) -> frozenset[NetworkId]:
@@ -242,11 +256,11 @@ class Session:
         async with self._order:
             self._taking_part.add(network)
             try:
-                touched = await self._read([keys.on(network)])
+                touched = await self._read(keys.on(network))
             except BaseException:
                 self._taking_part.discard(network)
                 raise
-            self._listen(keys.on(network))
+            self._stir.set()
         await self._hooks.changed(touched)
 
     async def withdraw(self, network: NetworkId) -> None:
@@ -258,16 +272,12 @@ class Session:
     def _prefixes(self) -> list[str]:
         return [keys.SHARED, *map(keys.on, self._taking_part)]
 
-    async def _read(self, prefixes: Iterable[str]) -> Touched:
-        """Take up everything below *prefixes*."""
-        found: list[tuple[str, bytes, int]] = []
-        prefixes = list(prefixes)
-        for prefix in prefixes:
-            kvs, revision = await self.etcd.range(prefix)
-            self._floors[prefix] = revision
-            found += ((kv.key, kv.value, kv.mod_revision) for kv in kvs)
-        touched = self.commons.replace(prefixes, found)
-        self._mirror.replace(prefixes, found)
+    async def _read(self, prefix: str) -> Touched:
+        """Take up everything below *prefix*."""
+        kvs, self._floors[prefix] = await self.etcd.range(prefix)
+        found = [(kv.key, kv.value, kv.mod_revision) for kv in kvs]
+        touched = self.commons.replace([prefix], found)
+        self._mirror.replace([prefix], found)
         return touched
 
     async def claimed(self, network: NetworkId) -> set[str]:
@@ -303,12 +313,10 @@ class Session:
         attempt = 0
         while not self.gone:
             try:
-                await self._connect()
-                attempt = 0
-                await self._follow()
-            except* Compacted:
-                log.info("store_history_compacted")
+                seconds = await self._find()
+                await self._be_member(seconds)
             except* SeawayError as group:
+                attempt = 0 if self.online else attempt
                 self._lose(_first(group))
             except* Exception as group:  # what comes from afar must not end the agent
                 self._lose(_first(group))
@@ -320,13 +328,13 @@ class Session:
 
     def _lose(self, err: BaseException) -> None:
         self.error = str(err)
-        self._lost.set()
+        self._stir.set()
         if self.online:
             self.online, self.since = False, time.time()
             log.warning("store_lost", error=self.error)
 
-    async def _connect(self) -> None:
-        """Find our cluster there, and ourselves in it; bring both sides to the same."""
+    async def _find(self) -> int:
+        """Find our cluster there, and ourselves in it; return the seconds of our lease."""
         record = await self.etcd.get(keys.CLUSTER)
         known = self.commons.cluster
         if record is None:
@@ -339,15 +347,20 @@ class Session:
             await self._hooks.removed()
             raise StoreError(REMOVED)
         await self._hold_lease(found.lease)
-        async with self._order:
-            touched = await self._read(self._prefixes())
-        await self._hooks.changed(touched)
+        return found.lease
+
+    async def _meet(self) -> None:
+        """Bring both sides to the same."""
+        for prefix in self._prefixes():
+            async with self._order:
+                touched = await self._read(prefix)
+            await self._hooks.changed(touched)
+        await self._still.wait()  # what changes claim must not be taken for leftovers
         self._to_copy.clear()  # all of it is compared now
         self._behind = True
         while self._behind:  # what is done meanwhile is done alone, too
             self._behind = False
             await self._tell_all()
-        self._lost.clear()
         if not self.online:
             self.online, self.since, self.error = True, time.time(), ""
             log.info("store_reached")
@@ -358,25 +371,26 @@ class Session:
             await self.etcd.grant(seconds, self._lease)
         await self.etcd.txn([], [Write(keys.alive(self.commons.me), b"1", self._lease)], [])
 
-    async def _follow(self) -> None:
-        """Hear the store's news, and show that we live, until one of them fails."""
+    async def _be_member(self, seconds: int) -> None:
+        """Show that we live, meet, and hear the store's news, until one of them fails.
+
+        A large cluster takes longer to read than a lease lasts.
+        """
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_alive(), name="lease")
+            group.create_task(self._keep_alive(seconds), name="lease")
+            await self._meet()
             group.create_task(self._copy_often(), name="copies")
-            self._group, self._listening = group, {}
-            for prefix in self._prefixes():
-                self._listen(prefix)
-            await self._lost.wait()
+            self._listening = {}
+            while self.online:
+                self._stir.clear()
+                for prefix in self._prefixes():
+                    if prefix not in self._listening:
+                        hearing = group.create_task(self._hear(prefix), name=prefix)
+                        self._listening[prefix] = hearing
+                await self._stir.wait()
             raise StoreError(self.error)
 
-    def _listen(self, prefix: str) -> None:
-        """Hear of what happens below *prefix* from now on, if we are connected."""
-        if self.online and self._group is not None and prefix not in self._listening:
-            self._listening[prefix] = self._group.create_task(self._hear(prefix), name=prefix)
-
-    async def _keep_alive(self) -> None:
-        assert self.commons.cluster is not None
-        seconds = self.commons.cluster.lease
+    async def _keep_alive(self, seconds: int) -> None:
         while True:
             await asyncio.sleep(seconds / 4)
             if await self.etcd.keepalive(self._lease) <= 0:
@@ -391,10 +405,8 @@ class Session:
 
     async def _take_in(self, prefix: str, events: Iterable[Event]) -> None:
         async with self._order:
-            # What was read anew meanwhile is newer than what a watch still has to tell.
-            known = self._floors[prefix]
-            news = [(e.key, e.value, e.revision) for e in events if e.revision > known]
-            if not news:
+            news = [(e.key, e.value, e.revision) for e in events if self._is_news(prefix, e)]
+            if not news or prefix not in self._prefixes():  # left meanwhile
                 return
             touched = self.commons.take(news)
             self._mirror.put(news)
@@ -405,6 +417,11 @@ class Session:
             await self._hooks.removed()
             raise StoreError(REMOVED)
         await self._hooks.changed(touched)
+
+    def _is_news(self, prefix: str, event: Event) -> bool:
+        """What was read or written meanwhile is newer than what a watch still has to tell."""
+        known = max(self._floors[prefix], self.commons.revisions.get(event.key, 0) - 1)
+        return event.revision > known
 
     # -- telling the store what it does not know --------------------------------------------
 
@@ -432,64 +449,55 @@ class Session:
         for network in self.orphans:
             why = "its network was removed while this host was away: remove it, and run it anew"
             self.commons.lost |= {e.id: why for e in self.state.members(network)}
-        for network in self._taking_part - self.orphans:
-            claims = await self._claims(network)
-            found, _ = await self.etcd.range(keys.announced(network))
-            me = self.commons.me
-            there = {kv.key: kv for kv in found if decode(Announced, kv.value).host == me}
+        networks = self._taking_part - self.orphans
+        # All that lives with our lease, also of an earlier life: in a large cluster it would
+        # take seconds to look for that among everybody's.
+        ours = await self.etcd.keys_of(self._lease)
+        kept: set[str] = set()
+        for network in networks:
             for endpoint in list(self.state.members(network)):
-                key = keys.announced(network, endpoint.id)
-                await self._tell_endpoint(endpoint, claims, there.pop(key, None))
-            # What an earlier life of ours had, and this one has not.
-            stale = [key for key, kv in claims.items() if decode(Claim, kv.value).host == me]
-            await self._in_pieces([], [Erase(key) for key in (*there, *stale)])
+                kept |= await self._tell_endpoint(endpoint)
             await self._tell_blocks(network)
+        stale = (key for key in ours - kept if keys.scope(key) in networks)
+        await self._in_pieces([], [Erase(key) for key in stale])
 
-    async def _claims(self, network: NetworkId) -> dict[str, Kv]:
-        """Read who has which address and name on a network."""
-        found: dict[str, Kv] = {}
-        for prefix in (keys.addresses(network), keys.names(network)):
-            kvs, _ = await self.etcd.range(prefix)
-            found |= {kv.key: kv for kv in kvs}
-        return found
-
-    async def _tell_endpoint(
-        self, endpoint: Endpoint, claims: dict[str, Kv], there: Kv | None
-    ) -> None:
+    async def _tell_endpoint(self, endpoint: Endpoint) -> set[str]:
         """Claim what an endpoint has, unless it is claimed, and announce it.
 
-        Args:
-            claims: Those of its network; its own are taken out.
-            there: How it is announced.
+        Returns:
+            The keys that it has now.
         """
         sandbox = self.state.sandboxes[endpoint.sandbox]
         wanted = Transaction()
+        have: set[str] = set()
         for key, value in endpoint_records(endpoint, sandbox, self.commons):
-            found = claims.get(key)
+            found = await self.etcd.get(key)
             # Not by its bytes: another release of ours may have written it.
             if found is not None and not self._is_ours(decode(Claim, found.value), endpoint):
                 why = str(await self._explain(Clash(key, found, taken=True)))
                 log.warning("claim_lost", sandbox=sandbox.name, error=why)
                 if keys.kind(key) != "names":
                     self.commons.lost[endpoint.id] = why
-                    return
+                    return have
                 self.commons.unnamed[endpoint.id] = why
                 continue
-            claims.pop(key, None)
+            have.add(key)
             if found is None:
                 wanted.claim(key, value, self._lease)
             elif found.lease != self._lease or found.value != value:
                 wanted.compares.append(Holds(key, found.value))
                 wanted.writes.append(Write(key, value, self._lease))
-        told = encode(announced(endpoint, sandbox, self.commons))
+        key = keys.announced(endpoint.network, endpoint.id)
+        told, there = encode(announced(endpoint, sandbox, self.commons)), await self.etcd.get(key)
+        have.add(key)
         if there is None or there.value != told or there.lease != self._lease:
-            key = keys.announced(endpoint.network, endpoint.id)
             wanted.writes.append(Write(key, told, self._lease))
         try:
             if wanted:
                 await self.write(wanted)
         except Clash as err:
             self.commons.lost[endpoint.id] = str(await self._explain(err))
+        return have
 
     def _is_ours(self, claim: Claim, endpoint: Endpoint) -> bool:
         """Is it the endpoint's, or of one that went while the store was away?"""

@@ -40,6 +40,7 @@ from seaway.store.etcd_wire import (
     KeepaliveAnswer,
     Kv,
     LeaseAnswer,
+    LeaseKeysAnswer,
     Member,
     MembersAnswer,
     RangeAnswer,
@@ -333,6 +334,12 @@ class Etcd:
         """
         answer = await self._ask("/v3/lease/keepalive", {"ID": lease}, KeepaliveAnswer)
         return answer.result.ttl
+
+    async def keys_of(self, lease: int) -> frozenset[str]:
+        """List what lives and dies with a lease; nothing does if it has gone."""
+        request = {"ID": lease, "keys": True}
+        answer = await self._ask("/v3/lease/timetolive", request, LeaseKeysAnswer)
+        return frozenset(key.decode() for key in answer.keys)
 
     async def revoke(self, lease: int) -> None:
         """End a lease and delete its keys; fine if it has gone."""

@@ -263,6 +263,12 @@ class LeaseAnswer(Answer):
     ttl: int = msgspec.field(default=0, name="TTL")
 
 
+class LeaseKeysAnswer(Answer):
+    """To /v3/lease/timetolive, of a lease that there may not be."""
+
+    keys: list[bytes] = []
+
+
 class KeepaliveAnswer(msgspec.Struct):
     """To /v3/lease/keepalive, a stream of one."""
 
