@@ -1,0 +1,414 @@
+"""What goes wrong with a cluster, and that nothing between two healthy hosts notices.
+
+All the while datagrams and TCP connections go between containers of host1 and host2, over an
+encrypted network and one in clear; at the end of each test not one may be missing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from seaway.errors import Exhausted, SeawayError, StoreError
+from seaway.lab import cluster, faults, stores
+from seaway.lab.lifecycle import silent
+from tests.support.fleet import Fleet, attach, client, elements, guest, routes, running_fleet
+from tests.support.flow import Flow, flowing
+from tests.support.netns import Namespace, namespaces, wait_until
+from tests.support.resolve import look_up, naming
+from tests.support.site import INTERNET, NOTHING, Container, Site
+from tests.support.talk import answering, reach
+
+LEASE = 4  # seconds
+SOON = 0.3  # seconds to wait for an answer that must not come
+NETWORKS = {"sea": (), "clear": ("-o", "encrypted=false")}
+FAMILIES = ("ipv4", "ipv6")
+GONE = "NXDOMAIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """The hosts, a guest on each that is on all NETWORKS, and what goes between the first two."""
+
+    fleet: Fleet
+    guests: dict[str, Container]
+    flow: Flow
+
+    @property
+    def hosts(self) -> tuple[Site, ...]:
+        """The hosts."""
+        return self.fleet.hosts
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Town]:
+    """Three hosts that each run a part of the store, and are given up after LEASE seconds."""
+    with running_fleet("fa-faults", cluster=False) as fleet, ExitStack() as stack:
+        form(fleet)
+        stack.enter_context(naming(fleet.outside, INTERNET, {}))
+        for name, flags in NETWORKS.items():
+            stack.enter_context(fleet.hosts[0].networks(name, flags=("-d", "overlay", *flags)))
+        guests = {
+            name: stack.enter_context(dweller(site, name, *NETWORKS))
+            for name, site in zip(("one", "two", "three"), fleet.hosts, strict=True)
+        }
+        flow = stack.enter_context(flowing(guests["one"], guests["two"], every(guests["two"])))
+        yield Town(fleet, guests, flow)
+        calm(fleet)
+
+
+@pytest.fixture
+def town(whole: Town) -> Iterator[Town]:
+    """All is well before; during the test nothing is lost between host1 and host2."""
+    calm(whole.fleet)
+    assert {} == whole.flow.lost()
+    yield whole
+    faults.heal(whole.fleet.lab)
+    assert {} == whole.flow.lost()
+
+
+def form(fleet: Fleet, lease: int = LEASE) -> None:
+    """Make a cluster of a lab's hosts, which forgets them sooner than usual."""
+    cluster.ask(fleet.lab.host("host1"), "POST", "/v1/cluster", {"lease": lease})
+    cluster.form(fleet.lab, silent, stores=3)
+
+
+def calm(fleet: Fleet) -> None:
+    """Undo everything that may be wrong, and wait until the cluster is whole."""
+    faults.heal(fleet.lab)
+    for site in fleet.hosts:
+        faults.start(fleet.lab, site.machine.name)
+        faults.resume(fleet.lab, site.machine.name)
+    wait_until(lambda: all(map(is_whole, fleet.hosts)), 20, "the cluster is whole")
+
+
+def is_whole(site: Site) -> bool:
+    """Does a host reach the store, and know that all hosts and stores are well?"""
+    found = site.ask("/v1/cluster")
+    well = [s for s in found["stores"] if s["healthy"] and not s["learner"]]
+    return found["online"] and 3 == found["hosts"]["alive"] == len(well)
+
+
+def online(site: Site) -> bool:
+    """Does a host reach the store?"""
+    return bool(site.ask("/v1/cluster")["online"])
+
+
+def dweller(
+    site: Site, name: str, *networks: str, **more: Any
+) -> AbstractContextManager[Container]:
+    """As guest(), and asks the internet for what nobody of ours is called."""
+    return guest(site, name, *networks, dns=[INTERNET], **more)
+
+
+def every(container: Container, *networks: str) -> list[str]:
+    """All addresses of a container on networks, by default all of NETWORKS."""
+    return [container.on(n)[v] for n in networks or NETWORKS for v in FAMILIES]
+
+
+def ask(container: Container, *questions: str) -> list[str]:
+    """Ask the container's own name server, from inside it."""
+    return look_up(container, container.view()["resolver"], *questions)
+
+
+def knows(container: Container, name: str, *addresses: str) -> Callable[[], bool]:
+    """Say whether *container* finds *name* at an IPv4 address; without one, nowhere."""
+    return lambda: [*(addresses or [GONE])] == ask(container, f"{name} A")
+
+
+# -- no store at all -----------------------------------------------------------------------------
+
+
+@contextmanager
+def storeless(town: Town) -> Iterator[None]:
+    """No host's etcd answers anybody."""
+    for name in town.fleet.lab.host_names:
+        faults.kill_store(town.fleet.lab, name)
+    try:
+        wait_until(lambda: not any(map(online, town.hosts)), 5, "nobody reaches the store")
+        yield
+    finally:
+        faults.heal(town.fleet.lab)
+        wait_until(lambda: all(map(online, town.hosts)), 10, "everybody reaches the store")
+
+
+def test_nothing_changes_without_a_store(town):
+    """Names, traffic and isolation are the same on all hosts, before and after."""
+    one, two, three = town.guests.values()
+    with town.hosts[0].networks("other", flags=("-d", "overlay")):
+        with dweller(town.hosts[0], "alien", "other") as alien, answering(two, "two", tcp=[80]):
+            before = [(routes(s), elements(s)) for s in town.hosts]
+            ways = [f"tcp://{a}:80" for a in (two.on("sea")["ipv4"], two.on("clear")["ipv4"])]
+            with storeless(town):
+                assert before == [(routes(s), elements(s)) for s in town.hosts]
+                assert knows(one, "two.sea", two.on("sea")["ipv4"])()
+                assert knows(three, "two.clear", two.on("clear")["ipv4"])()
+                assert ["two"] * 2 == [r.split()[0] for r in reach(three, *ways)]
+                assert ["silence"] * 2 == reach(alien, *ways, seconds=SOON)
+                assert [GONE] * 2 == ask(alien, "two A", "two.sea A")
+                assert [NOTHING] * 3 == [s.seaway("plan") for s in town.hosts]
+            assert before == [(routes(s), elements(s)) for s in town.hosts]
+
+
+def test_containers_come_and_go_without_a_store(town):
+    """A new one gets an address of its host's block, reaches other hosts, and is known to them when
+    the store is back; one that was removed is not, and its name may be another's by then."""
+    site, (one, two, three) = town.hosts[1], town.guests.values()
+    with (
+        dweller(site, "old", "sea") as old,
+        dweller(site, "again", "sea") as again,
+        ExitStack() as stack,
+    ):
+        assert knows(three, "old", old.on("sea")["ipv4"])()
+        earlier = again.on("sea")["ipv4"]
+        with storeless(town):
+            began = time.monotonic()
+            new = stack.enter_context(dweller(site, "new", *NETWORKS))
+            assert time.monotonic() - began < 2
+            client(site).request("DELETE", "/v1/sandboxes/old")
+            client(site).request("DELETE", "/v1/sandboxes/again")
+            again = stack.enter_context(dweller(site, "again", "sea"))
+            assert earlier != again.on("sea")["ipv4"]
+            with flowing(new, three, every(three)) as flow:
+                assert knows(new, "three.sea", three.on("sea")["ipv4"])()
+                assert {} == flow.lost()
+            assert knows(two, "old")()
+        wait_until(knows(three, "old"), 2, "old is forgotten")
+        wait_until(knows(three, "new.sea", new.on("sea")["ipv4"]), 2, "new is known")
+        assert knows(one, "again", again.on("sea")["ipv4"])()
+        assert ["", []] == [again.view()["error"], site.ask("/v1/status")["problems"]]
+
+
+def test_what_cannot_be_done_without_a_store_is_refused(town):
+    """A host with no address to itself, and whoever makes or removes a network, is told so in one
+    line; nothing has changed, then or later."""
+    first, _, third = town.hosts
+    flags = ("-d", "overlay", "--subnet", "10.12.0.0/29", "--ipv6=false")
+    with first.networks("tiny", flags=flags), dweller(third, "t1", "tiny"):
+        before = sorted(n["name"] for n in first.ask("/v1/networks"))
+        with storeless(town), namespaces("bad") as (space,):
+            for site, words in ((third, "no free address of network tiny"), (first, "tiny yet")):
+                said = refusal(lambda s=site: attach(s, "bad", space, "tiny"))
+                assert words in said
+                assert "out of reach" in said
+            made = {"name": "made", "driver": "overlay"}
+            said = refusal(lambda: client(first).request("POST", "/v1/networks", made))
+            assert "the cluster's store" in said
+            said = refusal(lambda: client(third).request("DELETE", "/v1/networks/tiny"))
+            assert "tiny" in said
+            for site in town.hosts:
+                assert before == sorted(n["name"] for n in site.ask("/v1/networks"))
+        assert before == sorted(n["name"] for n in third.ask("/v1/networks"))
+        with dweller(first, "bad", "tiny"):
+            pass
+
+
+def refusal(request: Callable[[], object]) -> str:
+    """What the agent says against a request: one line, in a few seconds."""
+    began = time.monotonic()
+    with pytest.raises(SeawayError) as caught:
+        request()
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_agent_starts_without_a_store(town):
+    """All that it knew it knows: names of other hosts, routes, rules; and new containers start."""
+    one, two, three = town.guests.values()
+    before = [(routes(s), elements(s)) for s in town.hosts]
+    with ExitStack() as stack:
+        with storeless(town):
+            for name in ("host1", "host3"):
+                faults.kill(town.fleet.lab, name)
+                faults.start(town.fleet.lab, name)
+            assert before == [(routes(s), elements(s)) for s in town.hosts]
+            assert knows(one, "two.sea", two.on("sea")["ipv4"])()
+            assert knows(three, "one.clear", one.on("clear")["ipv4"])()
+            new = stack.enter_context(dweller(town.hosts[2], "new", "sea"))
+            with flowing(new, one, every(one, "sea")) as flow:
+                assert {} == flow.lost()
+        wait_until(knows(two, "new", new.on("sea")["ipv4"]), 3, "new is known")
+    assert before == [(routes(s), elements(s)) for s in town.hosts]
+
+
+# -- a part of the store -------------------------------------------------------------------------
+
+
+def leader(town: Town) -> Site:
+    """The host whose etcd leads."""
+    found = town.hosts[0].ask("/v1/cluster")["stores"]
+    (name,) = [s["host"] for s in found if s["leader"]]
+    return town.hosts[int(name.removeprefix("host")) - 1]
+
+
+@contextmanager
+def still(site: Site) -> Iterator[None]:
+    """The etcd of a host takes no step."""
+    (process,) = stores.running(site.machine)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+@pytest.mark.parametrize("which", ["leader", "other"])
+def test_one_of_three_stores_is_enough_to_lose(town, how, which):
+    """Whichever it is, changes go on in seconds on every host, and nobody is taken for dead."""
+    lost = leader(town)
+    if which == "other":
+        lost = next(s for s in town.hosts if s is not lost)
+    one, two, three = town.guests.values()
+    with ExitStack() as stack:
+        if how == "paused":
+            stack.enter_context(still(lost))
+        else:
+            faults.kill_store(town.fleet.lab, lost.machine.name)
+        until = time.monotonic() + LEASE + 1
+        for n, site in enumerate(town.hosts):
+            began = time.monotonic()
+            new = stack.enter_context(dweller(site, f"new{n}", "sea"))
+            assert time.monotonic() - began < 5
+            for other in (one, two, three):
+                wait_until(knows(other, f"new{n}", new.on("sea")["ipv4"]), 6, f"{other.name}: {n}")
+        while time.monotonic() < until:
+            alive = [s.ask("/v1/cluster")["hosts"]["alive"] for s in town.hosts]
+            assert [3, 3, 3] == alive
+        stack.enter_context(town.hosts[0].networks("made", flags=("-d", "overlay")))
+
+
+# -- hosts that others do not hear ---------------------------------------------------------------
+
+
+@contextmanager
+def led_by_others(town: Town, site: Site) -> Iterator[None]:
+    """A host's etcd follows: with its leader the store loses its count of leases, and begins anew."""
+    while leader(town) is site:
+        faults.kill_store(town.fleet.lab, site.machine.name, once=True)
+        calm(town.fleet)
+    yield
+
+
+def gone_in_time(observer: Container, *names: str) -> None:
+    """Wait for a silent host's lease to end, and its names with it."""
+    wait_until(lambda: 2 == alive(observer.site), LEASE + 1, "it is taken for dead")
+    wait_until(lambda: {GONE} == set(ask(observer, *(f"{n} A" for n in names))), 1, "names")
+
+
+def alive(site: Site) -> int:
+    """How many hosts live, as one of them sees it."""
+    return int(site.ask("/v1/cluster")["hosts"]["alive"])
+
+
+def test_a_host_off_the_wire_is_forgotten_and_comes_back(town):
+    """Its names go with its lease, and its containers keep everything; back on the wire it is as
+    before in seconds."""
+    one, _, three = town.guests.values()
+    site, addresses = town.hosts[2], every(three)
+    with led_by_others(town, site):
+        faults.cut(town.fleet.lab, "host3")
+        gone_in_time(one, "three.sea", "three.clear")
+        assert addresses == every(three)
+        names = [three.on("sea")["ipv4"], one.on("sea")["ipv4"]]
+        assert names == ask(three, "three.sea A", "one.sea A")
+        wait_until(lambda: not online(site), 10, "host3 knows that it is alone")
+        assert "store" in [p["object"] for p in site.ask("/v1/status")["problems"]]
+    faults.heal(town.fleet.lab)
+    wait_until(knows(one, "three.sea", names[0]), 8, "three is back")
+    assert addresses == every(three)
+    with flowing(one, three, addresses) as flow:
+        assert {} == flow.lost()
+    assert NOTHING == site.seaway("plan")
+
+
+def test_two_hosts_that_do_not_hear_each_other(town):
+    """A third one hears both, loses nothing to and from either, and changes go on in seconds."""
+    one, two, three = town.guests.values()
+    with flowing(two, three, every(three)) as flow:
+        faults.cut(town.fleet.lab, "host3", "host1")
+        until = time.monotonic() + LEASE + 1
+        with dweller(town.hosts[1], "new", "sea") as new, flowing(new, one, every(one, "sea")) as f:
+            for other in (one, three):
+                wait_until(knows(other, "new", new.on("sea")["ipv4"]), 8, f"{other.name} knows")
+            wait_until(lambda: time.monotonic() > until, LEASE + 1)
+            assert {} == f.lost()
+        assert {} == flow.lost()
+        faults.heal(town.fleet.lab)
+        calm(town.fleet)
+        assert {} == flow.lost()
+
+
+# -- agents --------------------------------------------------------------------------------------
+
+
+def test_an_agent_is_killed_while_it_works(town):
+    """Several times and at any moment: what it answered to is there, and nothing else."""
+    first, second, _ = town.hosts
+    one, two, three = town.guests.values()
+    kept: list[str] = []
+    with namespaces(*(f"load{n}" for n in range(4))) as spaces, ThreadPoolExecutor(1) as pool:
+        busy = [True]
+
+        def work() -> None:
+            while busy:
+                for n, space in enumerate(spaces):
+                    with suppress(SeawayError):
+                        attach(second, f"load{n}", space, *NETWORKS)
+                    if n % 2:
+                        with suppress(SeawayError):
+                            client(second).request("DELETE", f"/v1/sandboxes/load{n}")
+
+        working = pool.submit(work)
+        try:
+            for _ in range(4):
+                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - the moment is what is tested
+                faults.kill(town.fleet.lab, "host2")
+                faults.start(town.fleet.lab, "host2")
+        finally:
+            busy.clear()
+            working.result(30)
+        wait_until(lambda: online(second), 10)
+        assert NOTHING == second.seaway("plan")
+        kept = [s["name"] for s in second.ask("/v1/sandboxes")]
+        assert "two" in kept
+        for name in ("two", *(f"load{n}" for n in range(4))):
+            found = [Container(second, name).on("sea")["ipv4"]] if name in kept else [GONE]
+            for other in (one, three):
+                wait_until(lambda o=other, f=found, n=name: f == ask(o, f"{n}.sea A"), 3, name)
+        for name in kept[:]:
+            if name != "two":
+                client(second).request("DELETE", f"/v1/sandboxes/{name}")
+    assert ["two"] == [s["name"] for s in second.ask("/v1/sandboxes")]
+    assert sorted(first.ask("/v1/networks/sea")["containers"]) == ["one", "three", "two"]
+
+
+def test_an_agent_that_sleeps_too_long(town):
+    """Names of its host go with the lease, and traffic goes on.  Meanwhile another container takes
+    one of its names: that one keeps it, and the host says so."""
+    first, second, _ = town.hosts
+    one, two, three = town.guests.values()
+    with dweller(second, "mine", "sea") as mine:
+        faults.pause(town.fleet.lab, "host2")
+        try:
+            gone_in_time(one, "two.sea", "two.clear", "mine.sea")
+            with dweller(first, "mine", "sea") as usurper:
+                faults.resume(town.fleet.lab, "host2")
+                wait_until(knows(three, "two.sea", two.on("sea")["ipv4"]), 8, "two is back")
+                assert knows(three, "mine", usurper.on("sea")["ipv4"])()
+                wait_until(lambda: "host1" in mine.view()["error"], 3)
+                assert mine.view()["error"] in [
+                    p["error"] for p in second.ask("/v1/status")["problems"]
+                ]
+        finally:
+            faults.resume(town.fleet.lab, "host2")
