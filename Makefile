@@ -47,7 +47,7 @@ e2e: setup neighbours ## the tests with real containers
 	@$(HAND_BACK); $(ROOT_ENV) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 test-vm: python ## boot Debian's own kernel under QEMU and run the tests that need it there; minutes
-	@$(HAND_BACK); packaging/vm.sh $(ARGS)
+	@$(if $(AS_ROOT),,$(HAND_BACK);) packaging/vm.sh $(ARGS)
 
 demo: setup ## see it work: nginx, redis and busybox containers in a lab
 	@$(HAND_BACK); $(ROOT_ENV) packaging/demo.sh $(ARGS)

@@ -13,11 +13,10 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 readonly CACHE=$PWD/.vm
-if [ -z "${SEAWAY_VM_LOCKED:-}" ]; then # one at a time; the lock is not handed on to children
-  mkdir -p "$CACHE"
-  echo '*' >"$CACHE/.gitignore"
-  SEAWAY_VM_LOCKED=yes exec flock -o "$CACHE" packaging/vm.sh "$@"
-fi
+mkdir -p "$CACHE"
+echo '*' >"$CACHE/.gitignore"
+exec 9>"$CACHE/lock"
+flock 9 # one at a time; QEMU holds it as well, as long as it runs
 readonly KERNEL=$CACHE/kernel RESULTS=$CACHE/results
 readonly MINUTES=${SEAWAY_VM_MINUTES:-45}
 readonly BOOT_MODULES=(virtio_pci 9pnet_virtio 9p overlay) # between the kernel and our files
@@ -79,15 +78,15 @@ set_up_kernel() {
 # --- the machine ----------------------------------------------------------------------------------
 
 pack_initramfs() { # FILE: busybox, the modules it has to load, and packaging/vm/boot
-  local module name root
-  root=$(mktemp -d "$CACHE/initramfs.XXXXXX")
-  mkdir "$root"/{bin,proc,dev,modules,root}
+  local module name root=$CACHE/initramfs.new
+  rm -rf "$root"
+  mkdir -p "$root"/{bin,proc,dev,modules,root}
   cp "$KERNEL/busybox" "$root/bin"
   cp packaging/vm/boot "$root/init"
-  printf '%s\n' "$PWD" >"$root/checkout"
+  echo "$PWD" >"$root/checkout"
   for module in "${BOOT_MODULES[@]}"; do
     modprobe -d "$KERNEL" -S "$VERSION" --show-depends "$module"
-  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
+  done | sed -n 's/^insmod \(.*[^ ]\) *$/\1/p' | awk '!seen[$0]++' | while read -r module; do
     name=$(basename "$module")
     case $name in
       *.xz) xz -dc "$module" >"$root/modules/${name%.xz}" ;;
