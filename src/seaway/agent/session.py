@@ -351,10 +351,13 @@ class Session:
 
     async def _meet(self) -> None:
         """Bring both sides to the same."""
-        for prefix in self._prefixes():
+        done: set[str] = set()
+        # Which networks there are decides which ones this host takes part in.
+        while left := [prefix for prefix in self._prefixes() if prefix not in done]:
             async with self._order:
-                touched = await self._read(prefix)
+                touched = await self._read(left[0])
             await self._hooks.changed(touched)
+            done.add(left[0])
         await self._still.wait()  # what changes claim must not be taken for leftovers
         self._to_copy.clear()  # all of it is compared now
         self._behind = True
@@ -397,6 +400,10 @@ class Session:
                 raise StoreError("this host was silent for too long: announcing everything again")
 
     async def _hear(self, prefix: str) -> None:
+        if prefix not in self._floors:  # taken part in while we met, or just being read
+            async with self._order:
+                touched = await self._read(prefix)
+            await self._hooks.changed(touched)
         async with aclosing(self.etcd.watch(prefix, self._floors[prefix] + 1)) as news:
             async for batch in news:
                 # Taken in whole, even if the network is left meanwhile.
@@ -453,13 +460,12 @@ class Session:
         # All that lives with our lease, also of an earlier life: in a large cluster it would
         # take seconds to look for that among everybody's.
         ours = await self.etcd.keys_of(self._lease)
-        kept: set[str] = set()
+        kept = {keys.alive(self.commons.me)}
         for network in networks:
             for endpoint in list(self.state.members(network)):
                 kept |= await self._tell_endpoint(endpoint)
             await self._tell_blocks(network)
-        stale = (key for key in ours - kept if keys.scope(key) in networks)
-        await self._in_pieces([], [Erase(key) for key in stale])
+        await self._in_pieces([], [Erase(key) for key in ours - kept])
 
     async def _tell_endpoint(self, endpoint: Endpoint) -> set[str]:
         """Claim what an endpoint has, unless it is claimed, and announce it.
