@@ -50,16 +50,16 @@ download() { # FOLDER: both packages into FOLDER; fails if the lists are too old
 
 unpack() { # FOLDER: leaves vmlinuz, busybox and lib/modules/VERSION of the packages there
   local package
-  mkdir "$1/root" "$1/lib"
+  mkdir "$1/files" "$1/lib"
   for package in "$1"/*.deb; do
-    dpkg-deb --fsys-tarfile "$package" | tar -x -C "$1/root" --no-same-owner \
+    dpkg-deb --fsys-tarfile "$package" | tar -x -C "$1/files" --no-same-owner \
       --exclude '*/kernel/sound' --exclude '*/kernel/drivers/[!nv]*' \
       --exclude '*/kernel/drivers/net/ethernet' --exclude '*/kernel/drivers/net/wireless'
   done
-  mv "$1"/root/boot/vmlinuz-* "$1/vmlinuz"
-  mv "$(find "$1/root" -type f -path '*bin/busybox')" "$1/busybox"
-  mv "$(find "$1/root" -type d -path '*lib/modules')" "$1/lib/modules"
-  rm -r "$1/root" "$1"/*.deb
+  mv "$1"/files/boot/vmlinuz-* "$1/vmlinuz"
+  mv "$(find "$1/files" -type f -path '*bin/busybox')" "$1/busybox"
+  mv "$(find "$1/files" -type d -path '*lib/modules')" "$1/lib/modules"
+  rm -r "$1/files" "$1"/*.deb
   depmod -b "$1" "$(ls "$1/lib/modules")"
 }
 
@@ -78,24 +78,24 @@ set_up_kernel() {
 # --- the machine ----------------------------------------------------------------------------------
 
 pack_initramfs() { # FILE: busybox, the modules it has to load, and packaging/vm/boot
-  local module name root=$CACHE/initramfs.new
-  rm -rf "$root"
-  mkdir -p "$root"/{bin,proc,dev,modules,root}
-  cp "$KERNEL/busybox" "$root/bin"
-  cp packaging/vm/boot "$root/init"
-  echo "$PWD" >"$root/checkout"
+  local module name top=$CACHE/initramfs.new
+  rm -rf "$top"
+  mkdir -p "$top"/{bin,proc,dev,modules}
+  cp "$KERNEL/busybox" "$top/bin"
+  cp packaging/vm/boot "$top/init"
+  echo "$PWD" >"$top/checkout"
   for module in "${BOOT_MODULES[@]}"; do
     modprobe -d "$KERNEL" -S "$VERSION" --show-depends "$module"
   done | sed -n 's/^insmod \(.*[^ ]\) *$/\1/p' | awk '!seen[$0]++' | while read -r module; do
     name=$(basename "$module")
     case $name in
-      *.xz) xz -dc "$module" >"$root/modules/${name%.xz}" ;;
-      *) cp "$module" "$root/modules" ;;
+      *.xz) xz -dc "$module" >"$top/modules/${name%.xz}" ;;
+      *) cp "$module" "$top/modules" ;;
     esac
-    echo "${name%.xz}" >>"$root/modules/order"
+    echo "${name%.xz}" >>"$top/modules/order"
   done
-  (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$1"
-  rm -r "$root"
+  (cd "$top" && find . | cpio --quiet -o -H newc -R 0:0) >"$1"
+  rm -r "$top"
 }
 
 shared() { # TAG FOLDER OPTIONS: QEMU's words for a folder that the guest can mount as TAG
