@@ -22,9 +22,9 @@ from seaway.agent.session import REMOVED, Hooks, Session
 from seaway.agent.state import Change
 from seaway.agent.stores import Stores
 from seaway.errors import Conflict, SeawayError, StoreError, Unsupported
-from seaway.ipam.pools import Taken
+from seaway.ipam.pools import Taken, overlap
 from seaway.model.cluster import Announced, Block, Cluster, Host, HostId
-from seaway.model.network import Address, Network, NetworkId
+from seaway.model.network import Address, Driver, Network, NetworkId
 from seaway.model.sandbox import Endpoint, EndpointId, SandboxId
 from seaway.plan.networks import plan_network
 from seaway.store import keys
@@ -194,11 +194,28 @@ class Membership:
                 f"this host has a network of its own called {network.name!r}, which hides the "
                 "cluster's: remove or rename one of them"
             )
+        self._require_free(network)
         await self.session.take_part(network.id)
         async with self._applying:
             plan = plan_network(network, self._core.host)
             await self._core.kernel.change(f"network/{network.id}", plan)
             self._core.names.networks(self._core.served(), ipv6=self._core.host.ipv6)
+
+    def _require_free(self, network: Network) -> None:
+        """Refuse a network whose addresses are others' here: it was made where they are nobody's.
+
+        Raises:
+            Conflict: Says whose.
+        """
+        own = (n for n in self._core.state.networks.values() if n.driver is not Driver.OVERLAY)
+        theirs = [Taken(prefix=s.cidr, by=f"network {n.name}") for n in own for s in n.subnets]
+        for subnet in network.subnets:
+            if hit := overlap(subnet.cidr, [*theirs, *self._core.taken()]):
+                raise Conflict(
+                    f"network {network.name} has {subnet.cidr}, which on this host overlaps "
+                    f"{hit.prefix}, {hit.by}: remove that, or make {network.name} anew with "
+                    "another --subnet"
+                )
 
     async def forget_network(self, network: Network) -> None:
         """Remove from this host what it has of a network."""

@@ -64,8 +64,12 @@ def check_free(wanted: Prefix, taken: Iterable[Taken]) -> None:
         )
 
 
-def free_v4(taken: Collection[Taken]) -> IPv4Network:
+def free_v4(taken: Collection[Taken], *, shared: bool = False) -> IPv4Network:
     """Pick the first free /24 of the pools.
+
+    Args:
+        shared: For hosts that may have other networks than this one: pick the last of the first
+            pool with a free one, which their own are the furthest from.
 
     Raises:
         Exhausted: Every one of them overlaps something.
@@ -75,7 +79,8 @@ def free_v4(taken: Collection[Taken]) -> IPv4Network:
         used: set[int] = set()
         for low, high in (_blocks(t.prefix) for t in taken if isinstance(t.prefix, IPv4Network)):
             used.update(range(max(low, first), min(high, last) + 1))
-        for number in range(first, last + 1):
+        numbers = range(first, last + 1)
+        for number in reversed(numbers) if shared else numbers:
             if number not in used:
                 return IPv4Network((number << (32 - V4_LENGTH), V4_LENGTH))
     raise Exhausted("every subnet of the address pools is in use: name one with --subnet")

@@ -50,7 +50,10 @@ def assemble(wanted: Wanted, site: IPv6Network, taken: Collection[Taken]) -> tup
             continue
         if wanted.driver is Driver.MACVLAN:
             continue  # its subnet is the wire's: nothing to invent
-        prefixes.append(free_v4(taken) if version == 4 else free_v6(site, wanted.name, taken))
+        shared = wanted.driver is Driver.OVERLAY
+        v4 = version == 4
+        found = free_v4(taken, shared=shared) if v4 else free_v6(site, wanted.name, taken)
+        prefixes.append(found)
     for prefix in wanted.subnets:
         # A macvlan's subnet is the wire's, which the host itself has a route to.
         check_free(prefix, SPECIAL if wanted.driver is Driver.MACVLAN else [*SPECIAL, *taken])
