@@ -181,8 +181,33 @@ def test_connections_are_kept_while_they_are_good():
             await fake.hang_up()
             await etcd.txn([], [Write("a", b"")])
             assert 2 == fake.connections
-            await asyncio.gather(*(etcd.txn([], [Write("a", b"")]) for _ in range(20)))
-            assert 21 == fake.connections
+
+    run(steps())
+
+
+def test_many_requests_share_few_connections():
+    """Making a connection costs more than waiting for one."""
+
+    async def steps():
+        async with fakes("127.0.0.1") as (fake,), client(fake.url) as etcd:
+            fake.answers = {"/v3/kv/txn": {"succeeded": True}}
+            await asyncio.gather(*(etcd.txn([], [Write("a", b"")]) for _ in range(100)))
+            assert 16 == fake.connections
+
+    run(steps())
+
+
+def test_who_waits_for_a_member_that_hangs_goes_to_another():
+    """Requests beyond those that it has taken surely were not sent to it."""
+
+    async def steps():
+        async with AsyncExitStack() as stack:
+            hung, other = await stack.enter_async_context(fakes("127.0.0.1", "127.0.0.2"))
+            etcd = await stack.enter_async_context(client(hung.url, other.url, patience=1.0))
+            other.answers = {"/v3/kv/txn": {"succeeded": True}}
+            writing = (etcd.txn([], [Write("a", b"")]) for _ in range(40))
+            results = await asyncio.gather(*writing, return_exceptions=True)
+            assert [True] * 16 + [False] * 24 == [isinstance(r, Unsure) for r in results]
 
     run(steps())
 

@@ -9,6 +9,7 @@ any number.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -24,6 +25,7 @@ from httpcore import (
     ConnectError,
     ConnectTimeout,
     NetworkError,
+    PoolTimeout,
     ProtocolError,
     Request,
     Response,
@@ -35,15 +37,17 @@ BROKEN: Final = (NetworkError, TimeoutException, ProtocolError, UnsupportedProto
 """What a request may fail with. httpcore lets an ssl.SSLError, which is an OSError, through when
 the other side says after the handshake that it does not like our certificate."""
 
-NOT_SENT: Final = (ConnectError, ConnectTimeout, UnsupportedProtocol)
+NOT_SENT: Final = (ConnectError, ConnectTimeout, PoolTimeout, UnsupportedProtocol)
 """Those after which the other side surely knows nothing of the request."""
 
 _CONNECT: Final = 1.0
 """Seconds: hosts of a cluster are near each other, and there are other members to ask."""
 
-_KEPT: Final = 4
-"""Idle connections to one member."""
+_AT_ONCE: Final = 16
+"""Requests that one member gets at the same time, and so connections that are kept: more would
+spend their time on making them. Streams are not counted."""
 _KEPT_FOR: Final = 60.0
+"""Seconds."""
 
 _SOCKET: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -75,6 +79,7 @@ class Connections:
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._tls = tls
         self._idle: dict[str, list[AsyncHTTPConnection]] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._closed = False
 
     async def aclose(self) -> None:
@@ -92,7 +97,7 @@ class Connections:
 
         Args:
             url: Its scheme, address and port.
-            seconds: How long it may be silent.
+            seconds: How long it may be silent; half of that it may be busy with earlier requests.
             leader: It shall refuse if it has no leader.
 
         Returns:
@@ -101,16 +106,17 @@ class Connections:
         Raises:
             BROKEN: There was no answer.
         """
-        connection = await self._take(url)
-        try:
-            request = _request(url, path, body, seconds, leader=leader)
-            response = await connection.handle_async_request(request)
+        async with self._slot(url, seconds / 2):
+            connection = await self._take(url)
             try:
-                return response.status, await response.aread()
+                request = _request(url, path, body, seconds, leader=leader)
+                response = await connection.handle_async_request(request)
+                try:
+                    return response.status, await response.aread()
+                finally:
+                    await response.aclose()
             finally:
-                await response.aclose()
-        finally:
-            await self._give_back(url, connection)
+                await self._give_back(url, connection)
 
     @asynccontextmanager
     async def stream(
@@ -137,6 +143,20 @@ class Connections:
         finally:
             await connection.aclose()
 
+    @asynccontextmanager
+    async def _slot(self, url: str, seconds: float) -> AsyncGenerator[None, None]:
+        """Wait for one's turn at a member."""
+        slots = self._slots.setdefault(url, asyncio.Semaphore(_AT_ONCE))
+        try:
+            async with asyncio.timeout(seconds):
+                await slots.acquire()
+        except TimeoutError:
+            raise PoolTimeout from None
+        try:
+            yield
+        finally:
+            slots.release()
+
     def _connect(self, url: str) -> AsyncHTTPConnection:
         """Make a connection that connects with its first request."""
         return AsyncHTTPConnection(
@@ -156,9 +176,8 @@ class Connections:
         return self._connect(url)
 
     async def _give_back(self, url: str, connection: AsyncHTTPConnection) -> None:
-        idle = self._idle.setdefault(url, [])
-        if connection.is_available() and len(idle) < _KEPT and not self._closed:
-            idle.append(connection)
+        if connection.is_available() and not self._closed:
+            self._idle.setdefault(url, []).append(connection)
         else:
             await connection.aclose()
 
