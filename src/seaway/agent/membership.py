@@ -258,9 +258,11 @@ class Membership:
                 self.session.orphans.add(identity)  # they stay until their containers go
             elif found := state.networks.get(identity):
                 state.unlearn(identity)
-                if identity in self.taking_part:
-                    self.session.drop(identity)
-                    self.commons.forget_network(identity)
+                took_part = identity in self.taking_part
+                self.session.drop(identity)
+                # Ways to its blocks go with it, whichever of the two is heard of first.
+                touched.hosts |= self.commons.forget_network(identity).hosts
+                if took_part:
                     self._core.names.forget_network(found)
                     await self._core.kernel.change(f"network/{identity}", ())
 
