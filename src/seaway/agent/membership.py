@@ -254,6 +254,8 @@ class Membership:
             if network is not None:
                 self.session.orphans.discard(identity)
                 state.learn(network)
+                if identity not in self.taking_part and any(state.members(identity)):
+                    self._take_up(network)
             elif any(state.members(identity)):
                 self.session.orphans.add(identity)  # they stay until their containers go
             elif found := state.networks.get(identity):
@@ -265,6 +267,12 @@ class Membership:
                 if took_part:
                     self._core.names.forget_network(found)
                     await self._core.kernel.change(f"network/{identity}", ())
+
+    def _take_up(self, network: Network) -> None:
+        """Take part in a network that we have endpoints on, though our copy of it was lost."""
+        self.session.assume({network.id})
+        self._core.names.networks(self._core.served(), ipv6=self._core.host.ipv6)
+        self._core.kernel.kick(f"network {network.name} is known again")
 
     async def _connected(self) -> None:
         await self._fence_lost()

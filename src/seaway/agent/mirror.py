@@ -37,10 +37,13 @@ class Mirror:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="mirror")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=OFF")
-            self._db.executescript(_SCHEMA)
+            try:
+                self._db = _opened(path)
+            except sqlite3.DatabaseError as err:
+                log.warning("mirror_damaged", path=str(path), error=str(err))
+                for file in path.parent.glob(f"{path.name}*"):  # a copy: the store has it all
+                    file.unlink()
+                self._db = _opened(path)
         except (sqlite3.Error, OSError) as err:
             raise StoreError(f"cannot keep {path}: {err}; check the disk and --state-dir") from err
 
@@ -85,6 +88,30 @@ class Mirror:
             log.warning("mirror_not_written", path=str(self._path), error=str(err))
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Open the file, which a power cut may have damaged.
+
+    Raises:
+        sqlite3.DatabaseError: It is.
+    """
+    found = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        found.execute("PRAGMA journal_mode=WAL")
+        found.execute("PRAGMA synchronous=OFF")
+        found.executescript(_SCHEMA)
+        _check(found)
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def _check(database: sqlite3.Connection) -> None:
+    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
 
 
 def _span(prefix: str) -> tuple[str, str]:
