@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import urllib.request
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
+from seaway.agent import sandboxes
 from seaway.agent.state import State
 from seaway.errors import Conflict, Exhausted, SeawayError, StoreError
-from seaway.model.cluster import Block
+from seaway.ipam.blocks import lendable
+from seaway.model.cluster import Block, Claim
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd_wire import Compacted, Erase, Unsure, Write
@@ -123,9 +127,9 @@ def test_a_block_has_one_owner(url):
 
     async def steps():
         async with cluster(url, "host1", "host2") as (one, two):
-            for n in range(ROUNDS):
+            for _ in range(ROUNDS):
                 await one.network("blue")
-                    found = await outcomes(
+                found = await outcomes(
                     one.run("web", "blue", ip="10.9.0.70"), two.run("db", "blue", ip="10.9.0.71")
                 )
                 assert 2 == len(winners(found)), found
@@ -142,7 +146,7 @@ def test_a_block_has_one_owner(url):
 
 def test_a_network_is_used_to_its_last_address(url):
     """Three hosts fill it at once: nobody has an address twice, and nobody fails before it is full;
-    then each is told that it is, and an address that is given back goes to whoever wants one."""
+    then each is told that it is; what is given back in the half that a host lends, another gets."""
 
     async def steps():
         async with cluster(url, "host1", "host2", "host3") as nodes:
@@ -154,17 +158,29 @@ def test_a_network_is_used_to_its_last_address(url):
                 while True:
                     try:
                         made.append(await node.run(f"c{next(turns)}", "blue"))
-                    except Exhausted as err:
-                        assert "10.9.0.0/27" in str(err)
+                    except Exhausted:
                         return made
 
             made = await asyncio.gather(*(fill(node) for node in nodes))
 
+            for node in nodes:
+                with pytest.raises(Exhausted, match=r"10\.9\.0\.0/27.*3 hosts"):
+                    await node.run("none", "blue")
             held = [n.v4(s.name) for n, mine in zip(nodes, made, strict=True) for s in mine]
             assert sorted(map(ip_address, held)) == list(ip_network("10.9.0.0/27").hosts())[1:]
             assert all(made), "every host has some"
-            await nodes[0].remove(made[0][0].name)
-            assert held[0] == nodes[2].v4((await nodes[2].run("last", "blue")).name)
+            network = nodes[0].core.state.network("blue").id
+            (block, *_) = nodes[0].ship.commons.own_blocks(network, 4)
+            first, last = lendable(block)
+            (free, *_) = (
+                s.name for s in made[0] if first <= int(nodes[0].endpoint(s.name).v4) <= last
+            )
+            address = nodes[0].v4(free)
+            await nodes[0].remove(free)
+            await nodes[2].run("last", "blue")
+            assert address == nodes[2].v4("last")
+            with pytest.raises(Conflict, match="held by last on host3"):
+                await nodes[1].run("more", "blue", ip=address)
 
     run(steps())
 
@@ -177,7 +193,7 @@ def test_a_network_that_goes_while_somebody_joins_it(url):
             outcome = set()
             for n in range(2 * ROUNDS):
                 await one.network("blue")
-                    if n % 2:  # it has joined it before
+                if n % 2:  # it has joined it before
                     await two.run("first", "blue")
                     await two.remove("first")
                 gone, ran = await outcomes(one.remove_network("blue"), two.run("web", "blue"))
@@ -219,7 +235,8 @@ def test_what_is_removed_leaves_nothing(url):
             assert set(left) - {keys.NETWORK_TURN} == set(shared(before))
             for node in (one, two):
                 commons = node.ship.commons
-                assert not any(commons.blocks.values()) and not any(commons.announced.values())
+                assert not any(commons.blocks.values())
+                assert not any(commons.announced.values())
                 assert {} == commons.networks
 
     async def outcomes_of(*works):
@@ -266,7 +283,7 @@ def test_alone_a_host_gives_out_the_front_half_of_its_blocks(url):
     """The back half may be lent meanwhile; then it says what is missing, and changes nothing."""
 
     async def steps():
-        async with cluster(url, "host1", "host2") as (one, two):
+        async with cluster(url, "host1", "host2") as (one, _):
             await one.network("blue")
             await one.run("first", "blue")
             await one.cut()
@@ -296,6 +313,7 @@ def test_what_cannot_be_done_alone_changes_nothing(url):
             blue = await one.network("blue")
             await two.network("red", "10.8.0.0/24")
             await one.run("web", "blue")
+            await settled(url, lambda there: copies(one) == local(there))
             await one.cut()
             before = [
                 dict(one.disk.records),
@@ -312,7 +330,7 @@ def test_what_cannot_be_done_alone_changes_nothing(url):
                 one.run("db", "blue", ip="10.9.0.200"),
                 one.run("db", "blue", "red"),
             ):
-                with pytest.raises(StoreError, match="out of reach") as caught:
+                with pytest.raises(StoreError, match=r"out of reach|does not answer") as caught:
                     await work
                 assert "\n" not in str(caught.value)
             with pytest.raises(Conflict, match="in use by web"):
@@ -363,10 +381,9 @@ def test_a_host_whose_lease_ended_announces_everything_again(url):
             await two.run("db", "blue")
             await until(lambda: "web" in two.names() and one.record.id in two.ship.commons.alive)
             await one.cut()
-            async with client(url) as etcd:
-                await etcd.revoke(one.session.lease_number(one.record.id))
+            await die(url, one)
             await until(lambda: one.record.id not in two.ship.commons.alive)
-            assert set() == two.names()
+            await until(lambda: set() == two.names())
             assert ["10.9.0.0/28"] == two.blocks("blue", one)
             assert "host1" in {h.name for h in two.ship.commons.hosts.values()}
             left = await everything(url)
@@ -401,8 +418,7 @@ def test_a_lease_that_ends_under_a_live_session_is_held_again(url):
             await one.run("web", "blue")
             await two.run("db", "blue")
             await until(lambda: "web" in two.names())
-            async with client(url) as etcd:
-                await etcd.revoke(one.session.lease_number(one.record.id))
+            await die(url, one)
             await until(lambda: "web" not in two.names())
             await until(lambda: "web" in two.names())
 
@@ -421,8 +437,7 @@ def test_what_somebody_else_has_by_now_is_lost(url):
             await two.run("db", "blue")
             await until(lambda: "web" in two.names())
             await one.cut()
-            async with client(url) as etcd:
-                await etcd.revoke(one.session.lease_number(one.record.id))
+            await die(url, one)
             await until(lambda: set() == two.names())
             thief = await two.run("thief", "blue", ip="10.9.0.5")
             assert "10.9.0.5/32" in two.blocks("blue")
@@ -431,7 +446,7 @@ def test_what_somebody_else_has_by_now_is_lost(url):
             for _ in range(2):
                 assert ["web"] == list(one.lost())
                 why = one.lost()["web"]
-                assert "10.9.0.5" in why and "thief" in why and "host2" in why
+                assert "10.9.0.5 is held by thief on host2" in why
                 web = one.core.state.sandbox("web")
                 assert why == one.core.failures[web.id]
                 await until(lambda: {"api"} == two.names())
@@ -454,10 +469,14 @@ def test_what_somebody_else_has_by_now_is_lost(url):
     run(steps())
 
 
+async def die(url, node):
+    """Have its lease end."""
+    async with client(url) as etcd:
+        await etcd.revoke(node.session.lease_number(node.record.id))
+
+
 async def stop_and_start(node, name):
     """As a user does."""
-    from seaway.agent import sandboxes
-
     await sandboxes.stopped(node.core, name)
     await sandboxes.up(node.core, name)
     await sandboxes.started(node.core, name)
@@ -472,22 +491,53 @@ def test_what_was_lost_is_given_back(url):
             await one.run("web", "blue")
             await two.run("db", "blue")
             await one.cut()
-            async with client(url) as etcd:
-                await etcd.revoke(one.session.lease_number(one.record.id))
+            await die(url, one)
             await until(lambda: one.record.id not in two.ship.commons.alive)
-            await two.run("Web", "blue")
+            await two.run("thief", "blue", ip="10.9.0.2")
             await one.heal()
             assert ["web"] == list(one.lost())
-            assert "Web on host2" in one.lost()["web"]
+            web = one.core.state.sandbox("web")
+            assert "10.9.0.2" not in str(one.core.kernel.plans.get(f"sandbox/{web.id}", ""))
 
-            await two.remove("Web")
+            await two.remove("thief")
             await one.cut()
             await one.heal()
             assert {} == one.lost()
-            web = one.core.state.sandbox("web")
             assert web.id not in one.core.failures
             assert "10.9.0.2" in str(one.core.kernel.plans[f"sandbox/{web.id}"])
             await until(lambda: {"web"} == two.names())
+
+    run(steps())
+
+
+def test_a_name_that_somebody_else_has_by_now(url):
+    """Made while its host was alone, a container keeps its address and its other names; the name
+    stays the other's, also when this one goes."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await one.network("blue")
+            await one.run("first", "blue")
+            await two.run("web", "blue")
+            await until(lambda: {"first"} == two.names())
+            await one.cut()
+            await one.run("Web", "blue", hostname="other")
+            await one.heal()
+            web = one.core.state.sandbox("Web")
+            assert "web on host2" in one.core.failures[web.id]
+            assert {} == one.lost()
+            where = one.endpoint("Web").network
+
+            def told():
+                announced = two.ship.commons.announced.get(where, {})
+                return {name for found in announced.values() for name in found.names}
+
+            await until(lambda: "other" in told())
+            assert "web" not in told()
+            await one.remove("Web")
+            await until(lambda: {"first"} == told())
+            claim = (await everything(url))[keys.name(where, "web")]
+            assert two.record.id == decode(Claim, claim.value).host
 
     run(steps())
 
@@ -500,8 +550,7 @@ def test_a_network_that_went_while_a_host_was_away(url):
             blue = await two.network("blue")
             await one.run("web", "blue")
             await one.cut()
-            async with client(url) as etcd:
-                await etcd.revoke(one.session.lease_number(one.record.id))
+            await die(url, one)
             await until(lambda: one.record.id not in two.ship.commons.alive)
             await two.remove_network("blue")
 
@@ -613,6 +662,13 @@ def test_old_news_do_not_undo_what_was_read(url):
     run(steps())
 
 
+def compact(url, revision):
+    """Have etcd forget what was before a revision."""
+    body = json.dumps({"revision": revision, "physical": True}).encode()
+    with urllib.request.urlopen(f"{url}/v3/kv/compaction", body, timeout=5) as answer:
+        assert answer.status == 200
+
+
 def test_history_that_was_compacted_is_read_anew(url):
     """A watch that starts too far in the past: everything is read, nothing is missed."""
 
@@ -641,7 +697,7 @@ def test_history_that_was_compacted_is_read_anew(url):
             await one.run("api", "blue")
             async with client(url) as etcd:
                 _, revision = await etcd.range("/none")
-                await etcd._ask("kv/compaction", {"revision": revision}, object)
+            compact(url, revision)
             await two.link.open()
             await until(lambda: failed and two.session.online and {"api"} == two.names())
             await one.run("more", "blue")
@@ -693,16 +749,18 @@ def test_a_network_joined_while_the_watch_breaks_is_heard_of(url):
 
     async def steps():
         async with cluster(url, "host1", "host2") as (one, two):
-            for n in range(ROUNDS):
+            for n in range(4):
                 await one.network(f"n{n}", f"10.9.{n}.0/24")
                 await one.run(f"c{n}", f"n{n}")
-                breaking = asyncio.create_task(broken(two, n * 0.0004))
+                breaking = asyncio.create_task(broken(two, n * 0.001))
                 with_it = await outcomes(two.run(f"d{n}", f"n{n}"))
                 await breaking
                 await until(lambda: two.session.online)
                 while isinstance(with_it[0], StoreError):
+                    await until(lambda: two.session.online)
                     with_it = await outcomes(two.run(f"d{n}", f"n{n}"))
-                await until(lambda: {f"c{m}" for m in range(n + 1)} == two.names())
+                wanted = {f"c{m}" for m in range(n + 1)}
+                await until(lambda wanted=wanted: wanted == two.names())
 
     async def broken(node, after):
         await asyncio.sleep(after)
@@ -715,54 +773,58 @@ def test_a_network_joined_while_the_watch_breaks_is_heard_of(url):
 # -- the wrong store ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["empty", "other"])
-def test_a_store_that_is_not_ours_is_refused(url, what):
-    """An empty one, as after an accident, or one of another cluster: nothing here is deleted and
-    nothing there is written; all goes on when the right one is back."""
+async def emptied(url):
+    """As after an accident."""
+    async with client(url) as etcd:
+        await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
+
+
+async def anothers(url):
+    """Of another cluster."""
+    await found_cluster(url, [])
+    async with client(url) as etcd:
+        await etcd.txn([], [Write(keys.CLUSTER, encode(replace(CLUSTER, id="e" * 12)))], [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(emptied, "empty"), (anothers, "of cluster eeeeeeeeeeee, not of cccccccccccc")],
+)
+def test_a_store_that_is_not_ours_is_refused(url, spoil, words):
+    """An empty one or one of another cluster: nothing here is deleted and nothing there is
+    written, also not after a restart; all goes on when the right one is back."""
 
     async def steps():
         async with cluster(url, "host1") as (one,):
             await one.network("blue")
             await one.run("web", "blue")
             await one.cut()
-            before = dict(one.disk.records)
             saved = await everything(url)
-            if what == "empty":
-                words = "empty"
-                async with client(url) as etcd:
-                    await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
-            else:
-                words = "of cluster eeeeeeeeeeee, not of cccccccccccc"
-                await found_cluster(url, [one.record])
-                async with client(url) as etcd:
-                    theirs = encode(replace(CLUSTER, id="e" * 12))
-                    await etcd.txn([], [Write(keys.CLUSTER, theirs)], [])
-            there = await everything(url)
-            for again in (False, True):
-                if again:
-                    await one.stop()
-                    await one.start(wait=False)
-                else:
-                    await one.link.open()
-                await until(lambda: words in one.session.error)
-                assert not one.session.online
-                assert there == await everything(url)
-                assert before == one.disk.records
-                assert "web" in one.core.state.sandbox_names
-                assert one.core.state.has_network("blue")
-                assert ["10.9.0.0/28"] == one.blocks("blue")
-                assert "10.9.0.2" in str(one.core.plans())
-                await one.run(f"more{again}", "blue")  # alone
-                before = dict(one.disk.records)
+            await spoil(url)
+            await one.link.open()
+            await refused(one)
+            await one.restart(wait=False)
+            await refused(one)
+            await one.run("more", "blue")  # alone
 
+            await emptied(url)
             async with client(url) as etcd:
-                await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
                 await etcd.txn([], [Write(key, kv.value) for key, kv in saved.items()], [])
             await until(lambda: one.session.online)
             assert {} == one.lost()
-            assert {"web", "morefalse", "moretrue"} == {
-                key.rsplit("/", 1)[1] for key in await everything(url) if "/names/" in key
-            }
+            names = {k.rsplit("/", 1)[1] for k in await everything(url) if "/names/" in k}
+            assert {"web", "more"} == names
+
+    async def refused(one):
+        there, disk = await everything(url), dict(one.disk.records)
+        await until(lambda: words in one.session.error)
+        assert not one.session.online
+        assert there == await everything(url)
+        assert disk == one.disk.records
+        assert "web" in one.core.state.sandbox_names
+        assert one.core.state.has_network("blue")
+        assert ["10.9.0.0/28"] == one.blocks("blue")
+        assert "10.9.0.2" in str(one.core.plans())
 
     run(steps())
 
@@ -772,6 +834,63 @@ def test_a_store_that_is_not_ours_is_refused(url, what):
 
 class Killed(BaseException):
     """The process is gone."""
+
+
+def killed(_self, _change):
+    """In this moment."""
+    raise Killed
+
+
+def test_killed_while_it_joins_a_network(url, monkeypatch):
+    """A claim on a network that it has no container on is given back as well."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await one.network("blue")
+            with monkeypatch.context() as patch:
+                patch.setattr(State, "_write", killed)
+                with pytest.raises(Killed):
+                    await one.run("web", "blue", ip="10.9.0.5")
+            await one.restart()
+
+            await two.run("web", "blue", ip="10.9.0.5")
+            assert ["10.9.0.5/32"] == two.blocks("blue")
+
+    run(steps())
+
+
+@pytest.mark.parametrize("damage", ["gone", "spoilt"])
+def test_a_copy_that_was_lost_is_made_anew(url, damage):
+    """What a host knew of its cluster is a copy: without it, it takes part as before."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await one.network("blue")
+            await one.run("web", "blue")
+            await two.run("db", "blue")
+            await until(lambda: {"db"} == one.names() and {"web"} == two.names())
+            await one.stop()
+            mirror = one.ship.folder.mirror
+            if damage == "gone":
+                mirror.unlink()
+            else:
+                mirror.write_bytes(b"no database" * 1000)
+            before = shared(await everything(url))
+            await one.start(wait=False)
+            assert one.core.plans()["host"]
+            await until(lambda: one.session.online and {"db"} == one.names())
+
+            assert {} == one.lost()
+            found = shared(await everything(url))
+            assert {k: v.value for k, v in before.items()} == {k: v.value for k, v in found.items()}
+            assert ["10.9.0.0/28"] == one.blocks("blue")
+            web, blue = one.core.state.sandbox("web"), one.core.state.network("blue")
+            assert "10.9.0.2" in str(one.core.plans()[f"sandbox/{web.id}"])
+            assert one.core.plans()[f"network/{blue.id}"]
+            await two.run("more", "blue")
+            await until(lambda: {"db", "more"} == one.names())
+
+    run(steps())
 
 
 @pytest.mark.parametrize("what", ["run", "remove", "borrow", "stop"])
@@ -787,9 +906,6 @@ def test_killed_between_the_stores(url, monkeypatch, what):
             await until(lambda: {"web"} == two.names() and {"db"} == one.names())
             await settled(url, lambda there: copies(one) | copies(two) == local(there))
             before, disk = await everything(url), dict(one.disk.records)
-
-            def killed(_self, _change):
-                raise Killed
 
             with monkeypatch.context() as patch:
                 patch.setattr(State, "_write", killed)
@@ -838,9 +954,11 @@ def test_a_full_disk_leaves_nothing_in_the_store(url):
 
             await settled(
                 url,
-                lambda there: keys.name(where, "more") not in there
-                and keys.name(where, "web") in there
-                and copies(one) | copies(two) == local(there),
+                lambda there: (
+                    keys.name(where, "more") not in there
+                    and keys.name(where, "web") in there
+                    and copies(one) | copies(two) == local(there)
+                ),
             )
             assert {"web"} == two.names()
             await two.run("more", "blue")
