@@ -328,6 +328,8 @@ class Overlay:
             return False
         newest = self._commons.cluster.generation
         wanted = [newest] if self._all_settled(newest) else [newest - 1, newest]
+        if wanted == [key.generation for key in self.keys]:
+            return False
         found = []
         for generation in wanted:
             path = self._folder.wireguard_key(generation)
@@ -388,6 +390,8 @@ class Overlay:
 
     async def run(self) -> None:
         """Follow the underlay and the keys, until cancelled."""
+        clock = asyncio.get_running_loop().time
+        looked = clock()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PACE if self._rotating else _LOOK):
@@ -396,8 +400,10 @@ class Overlay:
             if not self._ready:
                 continue
             try:
-                if changed := self._changed_paths():
-                    await self.refresh(changed)
+                if clock() - looked >= _LOOK:  # not at each kick: there may be a thousand hosts
+                    looked = clock()
+                    if changed := self._changed_paths():
+                        await self.refresh(changed)
                 if self._again:
                     await asyncio.sleep(_SETTLE)
                     self._again = False
