@@ -512,7 +512,8 @@ class Session:
 
     async def _tell_blocks(self, network: NetworkId) -> None:
         """Own every block again that our endpoints live in, unless somebody else has it by now."""
-        for endpoint in self.state.members(network):
+        members = [e for e in self.state.members(network) if e.id not in self.commons.lost]
+        for endpoint in members:
             for address in endpoint.addresses:
                 blocks = self.commons.blocks.get(network, {})
                 inside = [b for b in blocks.values() if address in b.cidr]
