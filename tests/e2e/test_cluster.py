@@ -266,7 +266,7 @@ def test_the_cluster_at_a_glance(fleet, made):
         assert {"host1", "host2", "host3"} == nodes.keys()
         assert {"ready"} == {n["Status"] for n in nodes.values()}
         assert [name] == [n["Name"] for n in nodes.values() if n["Self"]]
-        assert "cluster" in site.seaway("doctor", "--all").lower()
+    assert "cluster" in fleet.hosts[0].seaway("doctor", "--all").lower()
 
 
 # -- keys, agents --------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ def test_a_living_host_is_cut_off(fleet, line):
         wait_until(lambda: ["NXDOMAIN"] == resolve(g1, "g3 A"), 2, "no name")
         for site in (first, second):
             assert not any(route.startswith(b) for route in routes(site) for b in blocks)
-        for own, other in ((g1, g3), (g3, g1), (g2, g3), (g3, g2)):
+        for own, other in ((g1, g3), (g3, g2)):
             assert not any(pings(own, address) for address in at(other, "line"))
         wait_until(lambda: first.ask("/v1/cluster")["online"], 10, "online")
         assert {} == flow.lost()

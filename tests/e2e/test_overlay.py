@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 from itertools import cycle
+from typing import Any
 
 import pytest
 
@@ -222,6 +223,70 @@ def test_a_network_is_there_on_all_hosts_at_once(fleet):
             client(second).request("DELETE", f"/v1/networks/n{n}")
 
 
+def create(fleet: Fleet, names: tuple[str, ...], **more: Any) -> list[str]:
+    """Create a network on each host, at the same instant; "" or the error for each."""
+
+    def run(n: int) -> str:
+        request = {"name": names[n], "driver": "overlay"} | more
+        try:
+            client(fleet.hosts[n]).request("POST", "/v1/networks", request)
+        except Conflict as err:
+            return str(err)
+        return ""
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(run, range(len(names))))
+
+
+def test_networks_made_at_the_same_instant(fleet):
+    """Three hosts make three networks that do not overlap; of three with one name or one subnet
+    there is one."""
+    first = fleet.hosts[0]
+    while "" in (found := create(fleet, ("m1", "m2", "m3"))) and any(found):
+        first.seaway("network", "rm", "-f", "m1", "m2", "m3")  # "another host was faster"
+    subnets = [
+        ip_network(s["subnet"]) for n in (1, 2, 3) for s in first.network(f"m{n}")["subnets"]
+    ]
+    assert 6 == len(set(subnets))
+    for names, more in ((("n",) * 3, {}), (("n1", "n2", "n3"), {"subnets": ["10.13.0.0/24"]})):
+        found = create(fleet, names, **more)
+        assert 1 == found.count(""), found
+        for name in set(names):
+            first.attempt("network", "rm", name)
+    first.seaway("network", "rm", "m1", "m2", "m3")
+
+
+def test_a_subnet_that_a_host_has_otherwise(fleet):
+    """A host with a network or a route of its own there refuses to take part; others do not."""
+    first, second, third = fleet.hosts
+    with (
+        second.networks("own", flags=("--subnet", "10.14.0.0/24")),
+        first.networks("shared", flags=("-d", "overlay", "--subnet", "10.14.0.0/16")),
+        guest(first, "q1", "shared") as q1,
+        guest(third, "q3", "shared") as q3,
+        namespaces("q2") as (space,),
+    ):
+        with pytest.raises(Conflict, match=r"10\.14\.0\.0/24, network own"):
+            attach(second, "q2", space, "shared")
+        assert " 0% packet loss" in ping(q1, at(q3, "shared")[0], 100)
+        assert NOTHING == second.seaway("plan")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_networks_of_one_ip_version(fleet, version):
+    """Containers of two hosts talk over IPv4 or IPv6 alone."""
+    first, second, _ = fleet.hosts
+    with (
+        first.networks("only", flags=("-d", "overlay", f"--ipv{10 - version}=false")),
+        guest(first, "o1", "only", dns=[INTERNET]) as o1,
+        guest(second, "o2", "only") as o2,
+    ):
+        (own,) = filter(None, at(o2, "only"))
+        assert str(version) == str(ip_address(own).version)
+        wait_until(lambda: " 0% packet loss" in ping(o1, own, 1300), 2)
+        assert own in ask(o1, "o2 A", "o2 AAAA")
+
+
 # -- looking at networks, removing them -----------------------------------------------------------
 
 
@@ -376,7 +441,7 @@ def test_a_narrower_link_below(fleet, town):
                 assert str(fits) in re.findall(r"mtu ?[=:] ?(\d+)", said), said
                 assert " 0% packet loss" in ping(town["two"], address, fits)
             transfer(town["two"], town["one"], at(town["one"], network), 1)
-            transfer(town["one"], town["two"], at(town["two"], network), 1)
+            transfer(town["one"], town["two"], at(town["two"], network)[:1], 1)
     finally:
         site.host.run("ip link set eth0 mtu 1500")
     for network in NETWORKS:
@@ -416,6 +481,7 @@ def test_more_containers_elsewhere_change_nothing_here(fleet, town):
         )
         for address in found:
             assert " 0% packet loss" in ping(town["three"], address, 100)
+        assert " 0% packet loss" in ping(extra[0], found[1], 100)  # on the same host
 
 
 def test_an_address_of_ones_choice_on_any_host(fleet, town):
