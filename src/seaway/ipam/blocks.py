@@ -31,7 +31,8 @@ def block_length(pool: Prefix) -> int:
     IPv6 /64 is cut into /112s of 65,536 addresses.
     """
     if pool.version == 6:
-        return min(max(pool.prefixlen + _V6_STEP, pool.prefixlen), _V6_LENGTH_MAX, 128)
+        quarter = min(pool.prefixlen + 2, 128)
+        return max(min(pool.prefixlen + _V6_STEP, _V6_LENGTH_MAX), quarter)
     if pool.prefixlen >= _SMALL_POOL:
         return min(pool.prefixlen + 2, 32)
     return _V4_LARGE_LENGTH if pool.prefixlen <= _LARGE_POOL else _V4_LENGTH
