@@ -315,6 +315,7 @@ class Membership:
         async with self._applying:
             self.overlay.stop()
             self._core.kernel.kick("removed from the cluster")
+        self.probes.proofs.clear()
         await self.stores.stop()
 
     async def remember_stores(self) -> None:

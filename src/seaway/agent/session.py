@@ -408,6 +408,8 @@ class Session:
             async for batch in news:
                 # Taken in whole, even if the network is left meanwhile.
                 await asyncio.shield(self._take_in(prefix, batch.events))
+                if self.gone:
+                    raise StoreError(REMOVED)
         raise StoreError("the store ended its news: connecting again")
 
     async def _take_in(self, prefix: str, events: Iterable[Event]) -> None:
@@ -422,8 +424,8 @@ class Session:
             self.gone |= any(key == own and value is None for key, value, _ in news)
         if self.gone:
             await self._hooks.removed()
-            raise StoreError(REMOVED)
-        await self._hooks.changed(touched)
+        else:
+            await self._hooks.changed(touched)
 
     def _is_news(self, prefix: str, event: Event) -> bool:
         """What was read or written meanwhile is newer than what a watch still has to tell."""
