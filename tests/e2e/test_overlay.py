@@ -181,12 +181,12 @@ def test_names_come_and_go_at_once_everywhere(fleet, town):
     site, observer = fleet.hosts[1], town["three"]
     with site.container("brief", "--network", "sea") as brief:
         v4 = at(brief, "sea")[0]
-        wait_until(lambda: [v4] == ask(observer, "brief A"), 1)
+        wait_until(lambda: [v4] == ask(observer, "brief A"), 3)
         site.seaway("stop", "-t", "0", "brief")
-        wait_until(lambda: ["NXDOMAIN", "NXDOMAIN"] == ask(observer, "brief A", f"{v4} PTR"), 1)
+        wait_until(lambda: ["NXDOMAIN", "NXDOMAIN"] == ask(observer, "brief A", f"{v4} PTR"), 3)
         site.seaway("start", "brief")
-        wait_until(lambda: [v4] == ask(observer, "brief A"), 1)
-    wait_until(lambda: ["NXDOMAIN"] == ask(observer, "brief A"), 1)
+        wait_until(lambda: [v4] == ask(observer, "brief A"), 3)
+    wait_until(lambda: ["NXDOMAIN"] == ask(observer, "brief A"), 3)
 
 
 # -- connect and disconnect ----------------------------------------------------------------------
@@ -203,11 +203,11 @@ def test_a_running_container_is_connected_and_disconnected(fleet, town):
     ):
         first.seaway("network", "connect", "--alias", "shaker", "late", "mover")
         v4, v6 = at(mover, "late")
-        wait_until(lambda: [v4, v4] == ask(waiting, "mover A", "shaker A"), 1)
+        wait_until(lambda: [v4, v4] == ask(waiting, "mover A", "shaker A"), 3)
         assert ["mover"] * 4 == [r.split()[0] for r in reach(waiting, *targets((v4, v6)))]
 
         first.seaway("network", "disconnect", "late", "mover")
-        wait_until(lambda: ["NXDOMAIN", "NXDOMAIN"] == ask(waiting, "mover A", "shaker A"), 1)
+        wait_until(lambda: ["NXDOMAIN", "NXDOMAIN"] == ask(waiting, "mover A", "shaker A"), 3)
         assert "mover 80" not in " ".join(reach(waiting, *targets((v4, v6)), seconds=SOON))
         assert ["bridge"] == [n["network"] for n in mover.view()["networks"]]
 
@@ -242,8 +242,7 @@ def test_networks_made_at_the_same_instant(fleet):
     """Three hosts make three networks that do not overlap; of three with one name or one subnet
     there is one."""
     first = fleet.hosts[0]
-    while "" in (found := create(fleet, ("m1", "m2", "m3"))) and any(found):
-        first.seaway("network", "rm", "-f", "m1", "m2", "m3")  # "another host was faster"
+    assert ["", "", ""] == create(fleet, ("m1", "m2", "m3"))
     subnets = [
         ip_network(s["subnet"]) for n in (1, 2, 3) for s in first.network(f"m{n}")["subnets"]
     ]
@@ -315,7 +314,7 @@ def test_a_network_in_use_anywhere_is_not_removed(fleet):
             assert "used" in left
             assert "unused" not in left
         assert "used" == first.seaway("network", "rm", "used")
-        wait_until(lambda: "used" not in {n["name"] for n in third.ask("/v1/networks")}, 1)
+        wait_until(lambda: "used" not in {n["name"] for n in third.ask("/v1/networks")}, 3)
 
 
 # -- carriers ----------------------------------------------------------------------------------
@@ -473,7 +472,7 @@ def test_more_containers_elsewhere_change_nothing_here(fleet, town):
 
     with guests(there, [f"extra{n}" for n in range(5)], "sea") as extra:
         found = [at(c, "sea")[0] for c in extra]
-        wait_until(lambda: found[-1:] == ask(town["three"], "extra4 A"), 1)
+        wait_until(lambda: found[-1:] == ask(town["three"], "extra4 A"), 3)
         assert before == (
             routes(here),
             elements(here),
