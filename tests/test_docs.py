@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seaway import errors
-from seaway.agent.metrics import Collector
+from seaway.agent.metrics import ClusterFigures, Collector
 from seaway.cli.commands import TREE
 from seaway.cli.flags import Command, Group
 from seaway.dns.server import Counters
@@ -72,6 +72,10 @@ class Figures:
     def repairs(self) -> tuple[int, bool]:
         """None."""
         return 0, True
+
+    def cluster_figures(self) -> ClusterFigures:
+        """One host, one way to it."""
+        return ClusterFigures(alive=1, down=0, online=True, paths=(("host2", "vxlan", 0.1),))
 
 
 def test_every_metric_is_documented():

@@ -20,9 +20,9 @@ from seaway.agent.events import Events
 from seaway.agent.ground import Ground
 from seaway.agent.guests import Neighbours
 from seaway.agent.member import MemberFolder
-from seaway.agent.metrics import Collector
+from seaway.agent.metrics import ClusterFigures, Collector
 from seaway.agent.names import Names
-from seaway.agent.nodes import glance
+from seaway.agent.nodes import figures, glance
 from seaway.agent.nodes import problems as node_problems
 from seaway.agent.reconcile import Plans, Reconciler
 from seaway.agent.restore import restore
@@ -205,6 +205,11 @@ class Agent:
     def repairs(self) -> tuple[int, bool]:
         """Return resources put right since the start, and whether the kernel matches."""
         return self.core.kernel.repairs, not self.core.kernel.error
+
+    def cluster_figures(self) -> ClusterFigures | None:
+        """Return what is measured of the cluster; None outside one."""
+        ship = self.core.cluster
+        return figures(ship) if ship is not None else None
 
     def metrics(self) -> bytes:
         """Render Prometheus' text format."""

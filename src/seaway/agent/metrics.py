@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,6 +29,26 @@ class Source(Protocol):
     def repairs(self) -> tuple[int, bool]:
         """Return resources put right since the start, and whether the kernel matches now."""
         ...
+
+    def cluster_figures(self) -> ClusterFigures | None:
+        """Return what is measured of the cluster; None outside one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFigures:
+    """What a member measures of its cluster.
+
+    Attributes:
+        alive, down: Hosts.
+        online: The store is within reach.
+        paths: Host, carrier, seconds there and back; None for what does not come back.
+    """
+
+    alive: int
+    down: int
+    online: bool
+    paths: tuple[tuple[str, str, float | None], ...]
 
 
 class Collector:
@@ -71,3 +91,28 @@ class Collector:
         yield GaugeMetricFamily(
             "seaway_kernel_matches", "1 if the last audit succeeded", value=int(matches)
         )
+        if (cluster := self._source.cluster_figures()) is not None:
+            yield from _cluster(cluster)
+
+
+def _cluster(figures: ClusterFigures) -> Iterator[Metric]:
+    hosts = GaugeMetricFamily("seaway_hosts", "Hosts of the cluster by state", labels=["state"])
+    hosts.add_metric(["alive"], figures.alive)
+    hosts.add_metric(["down"], figures.down)
+    yield hosts
+    yield GaugeMetricFamily(
+        "seaway_store_reachable", "1 if the cluster's store answers", value=int(figures.online)
+    )
+    labels = ["host", "carrier"]
+    works = GaugeMetricFamily(
+        "seaway_path_works", "1 if packets of full size come back from a host", labels=labels
+    )
+    seconds = GaugeMetricFamily(
+        "seaway_path_seconds", "Seconds to a host and back, in full size", labels=labels
+    )
+    for host, carrier, took in figures.paths:
+        works.add_metric([host, carrier], int(took is not None))
+        if took is not None:
+            seconds.add_metric([host, carrier], took)
+    yield works
+    yield seconds

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from seaway.agent.cluster import forget_host
 from seaway.agent.membership import Membership
+from seaway.agent.metrics import ClusterFigures
 from seaway.agent.overlay import lines
 from seaway.cluster.token import Token, make_token, secret_hash
 from seaway.errors import Conflict, NotFound, SeawayError, StoreError
@@ -219,6 +220,20 @@ def glance(ship: Membership) -> dict[str, Any]:
         "encryption": ship.overlay.encryption,
         "networks": ship.overlay.carriers(),
     }
+
+
+def figures(ship: Membership) -> ClusterFigures:
+    """Return what can be measured of the cluster without asking anybody."""
+    alive = len(ship.commons.alive & ship.commons.hosts.keys())
+    return ClusterFigures(
+        alive=alive,
+        down=len(ship.commons.hosts) - alive,
+        online=ship.session.online,
+        paths=tuple(
+            (p.host, p.carrier, None if p.why else p.milliseconds / 1e3)
+            for p in ship.probes.proofs.values()
+        ),
+    )
 
 
 def problems(ship: Membership) -> list[dict[str, str]]:
