@@ -283,7 +283,7 @@ def _source(peer: Host, network: Network, block: Block) -> Element:
     version = block.cidr.version
     return Element(
         set=f"address_of{version}" if single else f"block_of{version}",
-        match=(str(block.cidr.network_address) if single else str(block.cidr),),
+        match=(str(block.cidr.network_address),) if single else (str(block.cidr), "0"),
         value=(str(peer.number),),
         reason=f"{network.name}: addresses of {peer.name}",
     )

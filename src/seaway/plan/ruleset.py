@@ -46,7 +46,9 @@ MAPS: Final = {
     "publish_any": ("inet_proto . inet_service : {ip} . inet_service", ""),
     "publish_on": ("{ip} . inet_proto . inet_service : {ip} . inet_service", ""),
     "publish_range": ("{ip} . inet_proto . inet_service : {ip}", INTERVAL),
-    "block_of": ("{ip} : mark", INTERVAL),
+    # The mark is always 0 there.  With one field alone, nft would read all the map's intervals
+    # before it adds one: 5 ms of 2,000; with two the kernel looks for overlaps: 0.3 ms.
+    "block_of": ("{ip} . mark : mark", INTERVAL),
     "address_of": ("{ip} : mark", ""),
 }
 
@@ -99,9 +101,9 @@ chain from_host {
     ip saddr @encrypted4 counter name "drop_clear" drop
     ip6 saddr @encrypted6 counter name "drop_clear" drop
     meta mark set 0
-    meta mark set ip saddr map @block_of4
+    meta mark set ip saddr . meta mark map @block_of4
     meta mark set ip saddr map @address_of4
-    meta mark set ip6 saddr map @block_of6
+    meta mark set ip6 saddr . meta mark map @block_of6
     meta mark set ip6 saddr map @address_of6
     iifname @tunnel_links ether saddr . meta mark @host_by_vxlan goto known_host
     iifname @underlay_links ether saddr . meta mark @host_on_link goto known_host
