@@ -36,6 +36,8 @@ _LEAVING: Final = 10.0
 _HEALTH: Final = 10.0
 """Seconds between looks at how each store is."""
 _RENEW_RETRY: Final = 30.0
+_PATIENCE: Final = 3.0
+"""Seconds without the store after which we wonder whether it is because of us."""
 
 
 class Stores:
@@ -61,6 +63,7 @@ class Stores:
         self._config: EtcdConfig | None = None
         self._reconfigured = asyncio.Event()
         self._stopped = False
+        self._ask_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
 
     @property
@@ -142,7 +145,10 @@ class Stores:
                     await self._kicked.wait()
             self._kicked.clear()
             self._note_signing()
-            if self._stopped or not self._ship.session.online:
+            if self._stopped:
+                continue
+            if not self._ship.session.online:
+                await self._ask_if_removed()
                 continue
             try:
                 await self._revoke()
@@ -326,6 +332,22 @@ class Stores:
 
     # -- certificates -----------------------------------------------------------------------------
 
+    async def _ask_if_removed(self) -> None:
+        """Hear from those who sign whether we are a member still: etcd just ends connections.
+
+        Perhaps our certificate has ended while we were away; then we have a fresh one after that.
+        """
+        clock = time.monotonic()
+        if time.time() - self._ship.session.since < _PATIENCE or clock < self._ask_again:
+            return
+        self._ask_again = clock + _RENEW_RETRY
+        try:
+            await self._renew_elsewhere()
+        except Removed:
+            await self._ship.is_removed()
+        except SeawayError as err:
+            log.info("membership_not_confirmed", error=str(err))
+
     def servers(self) -> list[Server]:
         """Name the join ports of the hosts that run the store, ours left out."""
         ship = self._ship
@@ -370,14 +392,21 @@ class Stores:
             from seaway.cluster.pki import Holder  # noqa: PLC0415 - only who signs needs it
 
             files.sign_own(Holder(id=host.id, name=host.name, addresses=host.addresses))
+            ship.use_certificate()
+            log.info("certificate_renewed")
         else:
-            request = RenewRequest(
-                id=host.id,
-                csr=files.request(host.name),
-                addresses=tuple(map(str, host.addresses)),
-            )
-            found = await join_client.renew(self.servers(), files, request)
-            files.save(found.certificate, found.ca)
+            await self._renew_elsewhere()
+
+    async def _renew_elsewhere(self) -> None:
+        ship = self._ship
+        files, host = ship.folder.credentials, ship.commons.host
+        request = RenewRequest(
+            id=host.id,
+            csr=files.request(host.name),
+            addresses=tuple(map(str, host.addresses)),
+        )
+        found = await join_client.renew(self.servers(), files, request)
+        files.save(found.certificate, found.ca)
         ship.use_certificate()
         log.info("certificate_renewed")
 
