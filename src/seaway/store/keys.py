@@ -111,11 +111,6 @@ def kind(key: str) -> str:
     return rest[1] if scope == "on" else scope
 
 
-def scope(key: str) -> str:
-    """Return the network of a key about one; of any other, what stands in its place."""
-    return key.split("/", 5)[4]
-
-
 def network_of(key: str) -> tuple[NetworkId, str]:
     """Take the network and the last part out of the key of a block or an announced endpoint."""
     _, _, _, _, network, _, last = key.split("/", 6)
