@@ -49,6 +49,8 @@ def transaction(change: Change, state: State, commons: Commons, lease: int) -> T
             _put_network(found, item, commons)
     fresh = {e.id for e in change.put if isinstance(e, Endpoint)} - state.endpoints.keys()
     for endpoint, sandbox in _to_announce(change, state, sandboxes):
+        if endpoint.id in commons.lost:
+            continue  # its address leads to somebody else
         if endpoint.id in fresh:
             _claim_endpoint(found, endpoint, sandbox, commons, lease)
         _announce(found, endpoint, sandbox, commons, lease)
