@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from seaway.ipam.blocks import block_length, pool_of
 from seaway.model.cluster import Announced, Block, Claim, Host, HostId, TunnelKey
@@ -30,14 +30,14 @@ class Simulation:
     """Hosts with the numbers 2 to *hosts* + 1, next to one real host with the number 1.
 
     Attributes:
-        underlay: Where their addresses are, one after the other.
+        underlays: Where their addresses are, one after the other, of each IP version.
         networks: Each host has a block of each of them, one for each subnet.
         endpoints: Of each host on each network.
         version: Of Seaway.
     """
 
     hosts: int
-    underlay: IPv4Network
+    underlays: Sequence[Prefix]
     networks: Sequence[Network]
     endpoints: int
     version: str
@@ -113,7 +113,7 @@ class Simulation:
             id=host_id(number),
             name=f"host{number}",
             number=number,
-            addresses=(self.underlay[number],),
+            addresses=tuple(underlay[number] for underlay in self.underlays),
             mac=mac_for(f"host {number}"),
             keys=(TunnelKey(generation=0, public=public),),
             identity=_digits(f"identity {number}", 64),

@@ -32,16 +32,20 @@ class Members:
         """Start agents on *machines*, and make one cluster of them on *addresses*.
 
         Args:
+            addresses: Of each machine, as ``--advertise`` has them: commas between several.
             etcd: URLs of a store; without any, they run their own.
         """
         for machine in machines:
             faults.start(lab, machine.name)
         agents = [Seaway(lab, machine) for machine in machines]
         first, *others = agents
-        first.call("POST", "/v1/cluster", {"advertise": [addresses[0]], "etcd": list(etcd)})
+        first.call(
+            "POST", "/v1/cluster", {"advertise": addresses[0].split(","), "etcd": list(etcd)}
+        )
         token = first.call("GET", "/v1/cluster/token")["token"]
+        seed = addresses[0].split(",")[0]
         for agent, address in zip(others, addresses[1:], strict=True):
-            request = {"token": token, "advertise": [address], "address": addresses[0]}
+            request = {"token": token, "advertise": address.split(","), "address": seed}
             agent.call("POST", "/v1/cluster/join", request)
         members = cls(agents, addresses)
         members._wait_complete(0 if etcd else 3 if len(agents) >= 3 else 1)

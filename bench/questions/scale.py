@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from bench import kernel_objects
@@ -39,20 +39,23 @@ PROPORTIONAL = "proportional memory, large cluster"
 PEAK = "most memory there ever was, large cluster"
 READY, COMPLETE = "first start in a large cluster: ready", "first start: it knows all"
 READY_AGAIN, COMPLETE_AGAIN = "start again: ready", "start again: it knows all"
+NETWORKS, NODES = "network ls, large cluster", "node ls, large cluster"
 ENDPOINT = "an endpoint elsewhere: its name is answered"
 BLOCK = "a block elsewhere: the kernel has its route"
 ENDPOINT_CPU = "an endpoint elsewhere: CPU time of the agent"
 MOVED = "kernel objects changed by endpoints elsewhere"
 SEAWAY, TUNNEL = "seaway", "wireguard-go"
 
-_UNDERLAY = IPv4Network("10.254.0.0/16")
+_UNDERLAYS = (IPv4Network("10.254.0.0/16"), IPv6Network("2001:db8:254::/64"))
 _OPTIONS: tuple[dict[str, str], ...] = (
     {},  # encrypted
     {},
     {"encrypted": "false", "carrier": "vxlan"},
     {"encrypted": "false", "carrier": "direct"},
 )
+_LINK = "cable"
 _CHANGES = 50
+_ASKS = 3
 _BLOCKS = 20  # a /16 has 24 more than a thousand hosts need
 _START_SECONDS = 120.0
 _CHANGE_SECONDS = 10.0
@@ -72,6 +75,7 @@ def measure(stage: Stage) -> None:
         alone.weigh()
         alone.start(READY_AGAIN, COMPLETE_AGAIN)
         alone.count()
+        alone.ask()
         alone.add_endpoints()
         alone.add_blocks()
 
@@ -83,15 +87,16 @@ class _Alone:
         self._stage = stage
         self._machine = machine
         self._store = store
-        wire(machine.netns, stage.spaces.make_bare(), "cable", _UNDERLAY)
-        members = Members.form(stage.far.lab, [machine], [str(_UNDERLAY[1])], etcd=[URL])
+        _plug(machine.netns, stage.spaces.make_bare())
+        own = ",".join(str(underlay[1]) for underlay in _UNDERLAYS)
+        members = Members.form(stage.far.lab, [machine], [own], etcd=[URL])
         self._agent = members.first
         for number, options in enumerate(_OPTIONS):
             members.network(f"net{number}", options, [f"10.{64 + number}.0.0/16"])
         self._look = stage.kept(self._watcher(stage))
         self._simulation = Simulation(
             hosts=stage.sizes.hosts,
-            underlay=_UNDERLAY,
+            underlays=_UNDERLAYS,
             networks=self._networks(),
             endpoints=stage.sizes.containers,
             version=__version__,
@@ -138,6 +143,11 @@ class _Alone:
         """Count what the kernel holds."""
         for kind, lines in kernel_objects.objects(self._machine.netns).items():
             self.note(f"{kind} in the kernel, large cluster", "objects", [len(lines)])
+
+    def ask(self) -> None:
+        """Have the command line list what there is."""
+        for what, noun in ((NETWORKS, "network"), (NODES, "node")):
+            self.note(what, "ms", [self._agent.command_ms(noun, "ls") for _ in range(_ASKS)])
 
     def add_endpoints(self) -> None:
         """Start containers elsewhere: the kernel has to learn nothing."""
@@ -230,6 +240,13 @@ class _Alone:
             body = {"sandbox": made.id, "endpoint": {"network": network}}
             self._agent.call("POST", f"/v1/networks/{network}/connect", body)
         return Look(made.space, made.resolver)
+
+
+def _plug(host: Path, nobody: Path) -> None:
+    """Give *host* a link on which all other hosts seem to be."""
+    v4, v6 = _UNDERLAYS
+    wire(host, nobody, _LINK, v4)
+    run(["ip", "addr", "add", f"{v6[1]}/{v6.prefixlen}", "dev", _LINK, "nodad"], host)
 
 
 def _cpu_seconds(pid: int) -> float:
