@@ -14,21 +14,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
 
-from seaway.errors import Exhausted, SeawayError, StoreError
+from seaway.agent.member import MemberFolder
+from seaway.cluster.credentials import write_file
+from seaway.cluster.pki import Holder
+from seaway.errors import SeawayError
 from seaway.lab import cluster, faults, stores
 from seaway.lab.lifecycle import silent
 from tests.support.fleet import Fleet, attach, client, elements, guest, routes, running_fleet
 from tests.support.flow import Flow, flowing
 from tests.support.netns import Namespace, namespaces, wait_until
 from tests.support.resolve import look_up, naming
-from tests.support.site import INTERNET, NOTHING, Container, Site
+from tests.support.site import INTERNET, NOTHING, PREDEFINED, Container, Site
 from tests.support.talk import answering, reach
 
 LEASE = 4  # seconds
+ROUNDS = 20
 SOON = 0.3  # seconds to wait for an answer that must not come
 NETWORKS = {"sea": (), "clear": ("-o", "encrypted=false")}
 FAMILIES = ("ipv4", "ipv6")
@@ -174,18 +180,17 @@ def test_containers_come_and_go_without_a_store(town):
             began = time.monotonic()
             new = stack.enter_context(dweller(site, "new", *NETWORKS))
             assert time.monotonic() - began < 2
-            client(site).request("DELETE", "/v1/sandboxes/old")
-            client(site).request("DELETE", "/v1/sandboxes/again")
-            again = stack.enter_context(dweller(site, "again", "sea"))
-            assert earlier != again.on("sea")["ipv4"]
+            detach(site, "old", "again")
+            later = stack.enter_context(dweller(site, "again", "sea"))
+            assert earlier != later.on("sea")["ipv4"]
             with flowing(new, three, every(three)) as flow:
                 assert knows(new, "three.sea", three.on("sea")["ipv4"])()
                 assert {} == flow.lost()
             assert knows(two, "old")()
         wait_until(knows(three, "old"), 2, "old is forgotten")
         wait_until(knows(three, "new.sea", new.on("sea")["ipv4"]), 2, "new is known")
-        assert knows(one, "again", again.on("sea")["ipv4"])()
-        assert ["", []] == [again.view()["error"], site.ask("/v1/status")["problems"]]
+        assert knows(one, "again", later.on("sea")["ipv4"])()
+        assert ["", []] == [later.view()["error"], site.ask("/v1/status")["problems"]]
 
 
 def test_what_cannot_be_done_without_a_store_is_refused(town):
@@ -293,7 +298,7 @@ def test_one_of_three_stores_is_enough_to_lose(town, how, which):
 
 @contextmanager
 def led_by_others(town: Town, site: Site) -> Iterator[None]:
-    """A host's etcd follows: with its leader the store loses its count of leases, and begins anew."""
+    """A host's etcd follows: a new leader lets all leases begin anew."""
     while leader(town) is site:
         faults.kill_store(town.fleet.lab, site.machine.name, once=True)
         calm(town.fleet)
@@ -355,7 +360,7 @@ def test_two_hosts_that_do_not_hear_each_other(town):
 def test_an_agent_is_killed_while_it_works(town):
     """Several times and at any moment: what it answered to is there, and nothing else."""
     first, second, _ = town.hosts
-    one, two, three = town.guests.values()
+    one, _, three = town.guests.values()
     kept: list[str] = []
     with namespaces(*(f"load{n}" for n in range(4))) as spaces, ThreadPoolExecutor(1) as pool:
         busy = [True]
@@ -372,7 +377,7 @@ def test_an_agent_is_killed_while_it_works(town):
         working = pool.submit(work)
         try:
             for _ in range(4):
-                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - the moment is what is tested
+                time.sleep(random.uniform(0.05, 0.5))
                 faults.kill(town.fleet.lab, "host2")
                 faults.start(town.fleet.lab, "host2")
         finally:
@@ -412,3 +417,223 @@ def test_an_agent_that_sleeps_too_long(town):
                 ]
         finally:
             faults.resume(town.fleet.lab, "host2")
+
+
+def blocks_of(site: Site, host: str) -> list[tuple[str, str]]:
+    """The blocks of a host that another one knows."""
+    return sorted((b["network"], b["block"]) for b in site.ask(f"/v1/nodes/{host}")["blocks"])
+
+
+# -- power ---------------------------------------------------------------------------------------
+
+
+def test_a_host_without_power_comes_back_with_old_beliefs(town):
+    """Its addresses are others' within the lease, its blocks only when there is nothing else; back,
+    it leaves them those, says so, and has everything else again."""
+    first, second, third = town.hosts
+    one, two, three = town.guests.values()
+    flags = ("-d", "overlay", "--subnet", "10.12.0.0/29", "--ipv6=false")
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        enter(away(three))
+        enter(first.networks("pond", flags=flags))
+        enter(led_by_others(town, third))
+        sea = enter(third.container("lost", "--network", "sea", "--network", "clear")).on("sea")
+        enter(third.container("safe", "--network", "sea", "--network", "pond"))
+        fish = [enter(dweller(first, f"fish{n}", "pond")) for n in range(4)]
+        blocks = blocks_of(first, "host3")
+        with namespaces("more") as (space,):
+            for site in (first, second):
+                said = refusal(lambda s=site: attach(s, "n", space, "sea", ip=sea["ipv4"]))
+                assert "lost on host3" in said
+            assert "left" in refusal(lambda: attach(second, "n", space, "pond"))
+
+        faults.power_off(town.fleet.lab, "host3")
+        gone_in_time(one, "lost.sea", "safe.sea")
+        assert blocks == blocks_of(first, "host3")
+        taker = enter(dweller(first, "taker", "sea", ip=sea["ipv4"]))
+        other = enter(dweller(second, "lost", "clear")).on("clear")["ipv4"]
+        heir = enter(dweller(second, "heir", "pond"))
+        wait_until(lambda: blocks != blocks_of(first, "host3"), 1)
+        with (
+            flowing(two, taker, every(taker, "sea")) as flow,
+            flowing(fish[0], heir, [heir.on("pond")["ipv4"]]) as pond,
+        ):
+            faults.start(town.fleet.lab, "host3")
+            third.seaway("start", "lost")
+            third.seaway("start", "safe")
+            safe = Container(third, "safe")
+            wait_until(knows(one, "safe", safe.on("sea")["ipv4"]), 8, "safe is back")
+            assert {} == flow.lost() | pond.lost()
+        lost = third.ask("/v1/sandboxes/lost")["error"]
+        assert f"address {sea['ipv4']} is held by taker on host1" in lost
+        assert lost == third.inspect("lost")["error"]
+        assert lost in [p["error"] for p in third.ask("/v1/status")["problems"]]
+        assert [other] == ask(one, "lost.clear A")
+        with flowing(one, safe, every(safe, "sea")) as flow:
+            assert {} == flow.lost()
+
+
+@contextmanager
+def away(guest: Container) -> Iterator[None]:
+    """Nobody on the networks: a namespace of ours does not end with the power."""
+    detach(guest.site, guest.name)
+    try:
+        yield
+    finally:
+        attach(guest.site, guest.name, Namespace(guest.path.name), *NETWORKS, dns=[INTERNET])
+
+
+def detach(site: Site, *names: str) -> None:
+    """Remove what there is of these names."""
+    for name in {s["name"] for s in site.ask("/v1/sandboxes")}.intersection(names):
+        client(site).request("DELETE", f"/v1/sandboxes/{name}")
+
+
+# -- at the same instant -------------------------------------------------------------------------
+
+
+def at_once(*attempts: Callable[[], object]) -> list[str]:
+    """Begin all at the same instant; "" or the error for each."""
+    begin = Barrier(len(attempts))
+
+    def run(attempt: Callable[[], object]) -> str:
+        begin.wait()
+        try:
+            attempt()
+        except SeawayError as err:
+            return str(err)
+        return ""
+
+    with ThreadPoolExecutor(len(attempts)) as pool:
+        return list(pool.map(run, attempts))
+
+
+def one_won(found: list[str], *words: str) -> None:
+    """Exactly one got it, and each other was told so in one line."""
+    losers = [said for said in found if said]
+    assert len(found) - 1 == len(losers), found
+    assert all("\n" not in said and any(w in said for w in words) for said in losers), found
+
+
+def test_of_two_hosts_that_claim_the_same_one_wins(town):
+    """An address, a name, a network's name, a subnet: twenty times each."""
+    pair = town.hosts[:2]
+    fixed = town.guests["three"].on("sea")["ipv4"].rpartition(".")[0] + ".200"
+    with namespaces("left", "right") as spaces:
+        for n in range(ROUNDS):
+            found = at_once(
+                *(
+                    lambda s=s, at=at, i=i: attach(s, f"a{i}", at, "sea", ip=fixed)
+                    for i, (s, at) in enumerate(zip(pair, spaces, strict=True))
+                )
+            )
+            one_won(found, fixed)
+            loser = pair[1 - found.index("")]
+            assert ["a0", "a1"][found.index("")] not in str(loser.ask("/v1/sandboxes"))
+            for site in pair:
+                detach(site, "a0", "a1", "same")
+
+            found = at_once(
+                *(
+                    lambda s=s, at=at: attach(s, "same", at, "sea")
+                    for s, at in zip(pair, spaces, strict=True)
+                )
+            )
+            one_won(found, "same")
+            for site in pair:
+                detach(site, "same")
+
+            made = {"name": f"net{n}", "driver": "overlay"}
+            found = at_once(
+                *(lambda s=s, m=made: client(s).request("POST", "/v1/networks", m) for s in pair)
+            )
+            one_won(found, f"net{n}", "another host was faster")
+            client(pair[found.index("")]).request("DELETE", f"/v1/networks/net{n}")
+
+            wanted = [
+                {"name": f"{c}{n}", "driver": "overlay", "subnets": [s], "ipv6": False}
+                for c, s in (("p", "10.13.0.0/16"), ("q", "10.13.64.0/24"))
+            ]
+            found = at_once(
+                *(
+                    lambda s=s, w=w: client(s).request("POST", "/v1/networks", w)
+                    for s, w in zip(pair, wanted, strict=True)
+                )
+            )
+            one_won(found, "10.13.", "another host was faster")
+            won = found.index("")
+            client(pair[won]).request("DELETE", f"/v1/networks/{'pq'[won]}{n}")
+    assert {"sea", "clear"} == {n["name"] for n in pair[1].ask("/v1/networks")} - PREDEFINED
+
+
+def test_hosts_that_want_the_same_block_share_the_network(town):
+    """Three that begin on a small network at once never have the same address, or the same block;
+    of three that want its last two addresses one is told that there is none."""
+    made = {"driver": "overlay", "subnets": ["10.12.0.0/29"], "ipv6": False}
+    with namespaces(*(f"g{n}" for n in range(6))) as spaces:
+        for n in range(ROUNDS):
+            client(town.hosts[0]).request("POST", "/v1/networks", made | {"name": f"tiny{n}"})
+            found: list[str] = []
+            for turn in range(2):
+                found += at_once(
+                    *(
+                        lambda s=s, i=i, n=n: attach(s, f"g{i}", spaces[i], f"tiny{n}")
+                        for i, s in enumerate(town.hosts, 3 * turn)
+                    )
+                )
+            assert ["", "", ""] == found[:3]
+            (left,) = [said for said in found[3:] if said]
+            assert "no addresses left" in left
+            members = town.hosts[0].ask(f"/v1/networks/tiny{n}")["containers"]
+            assert 5 == len({m["ipv4"] for m in members.values()}), members
+            for site in town.hosts:
+                detach(site, *(f"g{n}" for n in range(6)))
+            client(town.hosts[1]).request("DELETE", f"/v1/networks/tiny{n}")
+
+
+# -- at the end, for it ends what goes between the first two -------------------------------------
+
+
+def test_all_hosts_lose_their_power(whole):
+    """For longer than certificates last: the cluster comes back by itself, with all that it had."""
+    hosts = whole.hosts
+    calm(whole.fleet)
+    with ExitStack() as stack:
+        for guest in whole.guests.values():
+            detach(guest.site, guest.name)
+        flags = ("--network", "sea", "--network", "clear")
+        for n, site in enumerate(hosts):
+            stack.enter_context(site.container(f"c{n}", *flags))
+        before = [every(Container(s, f"c{n}")) for n, s in enumerate(hosts)]
+        for site in hosts:
+            faults.power_off(whole.fleet.lab, site.machine.name)
+        for site in hosts:
+            expire(site)
+        for site in hosts:
+            faults.start(whole.fleet.lab, site.machine.name)
+        for n, site in enumerate(hosts):
+            site.seaway("start", f"c{n}")
+        calm(whole.fleet)
+        found = [Container(s, f"c{n}") for n, s in enumerate(hosts)]
+        assert before == [every(c) for c in found]
+        names = [c.on("sea")["ipv4"] for c in found]
+        for observer in found:
+            assert names == ask(observer, "c0.sea A", "c1.sea A", "c2.sea A")
+        with flowing(found[0], found[2], every(found[2])) as flow:
+            assert {} == flow.lost()
+        assert [NOTHING] * 3 == [s.seaway("plan") for s in hosts]
+        assert all(s.ask("/v1/cluster")["certificate_expires"] > time.time() for s in hosts)
+
+
+def expire(site: Site) -> None:
+    """Let a host that is off have a certificate of two days ago."""
+    folder = MemberFolder(site.machine.state_dir)
+    member = folder.load()
+    assert member is not None
+    holder = Holder(id=member.host, name=member.name, addresses=(site.machine.v4.ip,))
+    request = folder.credentials.request(member.name)
+    then = datetime.now(UTC) - timedelta(days=2)
+    made = folder.credentials.authority().sign(request, holder, now=then)
+    write_file(folder.credentials.certificate, made)
+    assert folder.credentials.validity().ends < time.time()
