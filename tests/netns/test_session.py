@@ -279,6 +279,26 @@ def test_what_is_done_alone_is_told_later(url):
     run(steps())
 
 
+def test_what_was_borrowed_is_given_back_later(url):
+    """A container that goes while its host is alone: its address is its lender's again."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await one.network("blue")
+            await two.run("db", "blue")
+            await one.run("web", "blue", ip="10.9.0.20")
+            await one.run("api", "blue", ip="10.9.0.21")
+            await until(lambda: {"web", "api"} == two.names())
+            assert "10.9.0.20/32" in two.blocks("blue", one)
+            await one.cut()
+            await one.remove("web")
+            await one.heal()
+            await until(lambda: two.blocks("blue", one) == ["10.9.0.21/32"] == one.blocks("blue"))
+            await two.run("web", "blue", ip="10.9.0.20")
+
+    run(steps())
+
+
 def test_alone_a_host_gives_out_the_front_half_of_its_blocks(url):
     """The back half may be lent meanwhile; then it says what is missing, and changes nothing."""
 

@@ -177,7 +177,8 @@ async def _beyond_own(
         )
     there = commons.blocks.get(network.id, {})
     for cidr in blocks.free_blocks(subnet, there, commons.host.number):
-        return _take(network, cidr, subnet, held, commons, wants)
+        if (found := _take(network, cidr, subnet, held, commons, wants)) is not None:
+            return found
     claimed = await session.claimed(network.id)
     others = {c: b for c, b in there.items() if b.host != commons.me}
     living = {c: b for c, b in others.items() if b.host in commons.alive}
@@ -189,8 +190,10 @@ async def _beyond_own(
         if cidr.version != subnet.version or block.host in commons.alive:
             continue
         if cidr.prefixlen < cidr.max_prefixlen:
-            return _take(network, cidr, subnet, _Claimed(taken, held), commons, wants)
-        if cidr.network_address not in taken:
+            every = _Claimed(taken, held)
+            if (found := _take(network, cidr, subnet, every, commons, wants)) is not None:
+                return found
+        elif cidr.network_address not in taken:
             wants.claim.append(Block(network=network.id, cidr=cidr, host=commons.me))
             return cidr.network_address
     raise Exhausted(
@@ -206,12 +209,12 @@ def _take(
     held: Mapping[Address, str],
     commons: Commons,
     wants: Wants,
-) -> Address:
+) -> Address | None:
+    """Choose an address of a block that we are about to own; None if others have them all."""
     block = Block(network=network.id, cidr=cidr, host=commons.me)
     found = blocks.pick(subnet, {cidr: block}, held, alone=False)
-    if found is None:
-        raise Exhausted(f"no address is left in {cidr}: try again")
-    wants.claim.append(block)
+    if found is not None:
+        wants.claim.append(block)
     return found
 
 

@@ -522,6 +522,20 @@ class Session:
                 owner = max(inside, key=lambda b: b.cidr.prefixlen, default=None)
                 if owner is None or owner.host != self.commons.me:
                     await self._borrow(network, address)
+        await self._give_back(network)
+
+    async def _give_back(self, network: NetworkId) -> None:
+        """Let others have what was borrowed for containers that have gone meanwhile."""
+        held = {a for e in self.state.members(network) for a in e.addresses}
+        idle = [
+            block
+            for block in self.commons.blocks_of(self.commons.me, network)
+            if block.cidr.prefixlen == block.cidr.max_prefixlen
+            and block.cidr.network_address not in held
+        ]
+        at = [keys.block(network, block.cidr) for block in idle]
+        await self._in_pieces([], [Erase(key) for key in at])
+        self.commons.take([(key, None, 0) for key in at])
 
     async def _borrow(self, network: NetworkId, address: Address) -> None:
         single = ip_network((address, address.max_prefixlen))
