@@ -117,9 +117,9 @@ class Overlay:
             return wireguard_link(self._commons.host, sending(*self.to(peer)))
         return ""
 
-    def distrust_hardware(self) -> None:
-        """Have VXLAN's checksums made and checked without the network card's help."""
-        self.checksums = False
+    def trust_hardware(self, trusted: bool) -> None:
+        """Have VXLAN's checksums made with or without the network card's help."""
+        self.checksums = trusted
         self.host_changed.set()
 
     def _here(self) -> Here:

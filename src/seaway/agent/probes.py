@@ -1,8 +1,8 @@
 """Prove that packets get to other hosts and back, in full size, by every carrier in use.
 
-A host answers echoes by itself.  What hardware does to checksums shows only in
-packets that a socket made, so VXLAN is also tried with UDP, which each agent
-sends back: if echoes pass and that does not, the cards are told to keep out of it.
+A host's kernel answers echoes, whatever runs there.  What hardware does to checksums
+shows only in packets that a socket made, so VXLAN is also tried with UDP to a closed port,
+which the kernel refuses if the checksum is right.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from seaway.errors import SeawayError
 from seaway.kernel.echo import Echo, Echoed
-from seaway.model.cluster import TUNNELS, Carrier, Host, HostId
+from seaway.model.cluster import Carrier, Host, HostId
 from seaway.plan.carriers import Refused, Way, choose
 from seaway.plan.overlay import fitting
 from seaway.plan.resources import VXLAN_LINKS
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PORT: Final = 9
-"""UDP, on tunnel addresses only: for what comes back as it is (RFC 863's, which is free there)."""
 _SMALL: Final = 64  # bytes: fits every way there is
 _TRIES: Final = 3
 _EVERY: Final = 60.0
 _AT_ONCE: Final = 8
-_DATAGRAM_MAX: Final = 9000
+_UDP_HEADERS: Final = 20 + 8  # bytes: IPv4's and UDP's
+_REFUSAL: Final = 1.2
+"""Seconds to wait for a refusal: Linux makes one a second (icmp_ratelimit, ip-sysctl)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ class Probes:
         self._ship = ship
         self.proofs: dict[tuple[HostId, Carrier], Proof] = {}
         self._echoes: dict[int, Echo] = {}
-        self._responder: socket.socket | None = None
+        self._silent: set[HostId] = set()  # do not refuse what comes to closed ports
         self._limit = asyncio.Semaphore(_AT_ONCE)
 
     # -- proving ------------------------------------------------------------------------------
@@ -155,65 +154,48 @@ class Probes:
     # -- checksums ------------------------------------------------------------------------------
 
     async def _check_sums(self, peer: Host, way: Way, size: int) -> str:
-        """Have UDP go there and back; if only that fails, do without the hardware's help."""
-        if await self._came_back(peer, way, size):
+        """See that what a socket sends arrives whole; if not, do without the hardware's help.
+
+        A second failure shows that it was not the hardware.
+        """
+        if peer.id in self._silent or await self._refused(peer, way, size):
             return ""
-        if self._ship.overlay.checksums:
-            self._ship.overlay.distrust_hardware()
-            self._ship.core_events("checksum_offload_off", peer=peer.name)
-            return (
-                f"UDP by VXLAN to {peer.name} does not come back though echoes do: hardware that "
-                "spoils checksums is suspected, and told to keep out of it; see 'seaway doctor' "
-                "in a minute"
-            )
+        trusted = self._ship.overlay.checksums
+        self._ship.overlay.trust_hardware(not trusted)
+        if not trusted:
+            self._silent.add(peer.id)  # a firewall there, most likely
+            self._ship.core_events("checksum_offload_on", peer=peer.name)
+            return ""
+        self._ship.core_events("checksum_offload_off", peer=peer.name)
         return (
-            f"UDP by VXLAN to {peer.name} does not come back though echoes do: does its agent run, "
-            "and does a firewall there drop UDP in tunnels?"
+            f"UDP by VXLAN does not arrive at {peer.name} though echoes do: hardware that spoils "
+            "checksums is suspected, and kept out of it from now on; look again in a minute"
         )
 
-    async def _came_back(self, peer: Host, way: Way, size: int) -> bool:
-        if self._responder is None or peer.id not in self._ship.commons.alive:
-            return True  # there may be nobody to send it back
-        body = os.urandom(max(0, min(size, _DATAGRAM_MAX) - 29))
+    async def _refused(self, peer: Host, way: Way, size: int) -> bool:
+        """Did a host refuse what we sent to a port that nobody there listens on?
+
+        Its kernel looks at the checksum before it says so (__udp4_lib_rcv, net/ipv4/udp.c).
+        """
+        loop = asyncio.get_running_loop()
+        body = os.urandom(max(0, size - _UDP_HEADERS))
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 link = VXLAN_LINKS[way.path.to.version]
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode() + b"\0")
-                sock.bind((str(self._ship.commons.host.tunnel), 0))
+                sock.connect((str(peer.tunnel), self._ship.cluster.ports.join))
                 for _ in range(_TRIES):
-                    sock.sendto(b"?" + body, (str(peer.tunnel), PORT))
+                    sock.send(body)
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(1.0):
-                            await asyncio.get_running_loop().sock_recv(sock, _DATAGRAM_MAX)
+                        async with asyncio.timeout(_REFUSAL):
+                            await loop.sock_recv(sock, 1)
                             return True
+        except ConnectionRefusedError:
+            return True
         except OSError as err:
             log.info("checksum_probe_failed", peer=peer.name, error=err.strerror)
             return True
         return False
-
-    def _respond(self) -> None:
-        assert self._responder is not None
-        while True:
-            try:
-                data, source = self._responder.recvfrom(_DATAGRAM_MAX)
-            except OSError:
-                return
-            if data[:1] == b"?" and IPv4Address(source[0]) in TUNNELS:
-                with suppress(OSError):
-                    self._responder.sendto(b"!" + data[1:], source)
-
-    def _listen(self) -> None:
-        """Send back what other agents send to our end of the tunnels."""
-        if self._responder is not None:
-            return
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.bind((str(self._ship.commons.host.tunnel), PORT))
-        except OSError:
-            sock.close()  # no tunnel yet
-            return
-        self._responder = sock
-        asyncio.get_running_loop().add_reader(sock, self._respond)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -225,7 +207,6 @@ class Probes:
                     async with asyncio.timeout(_EVERY):
                         await self._ship.overlay.new_ways.wait()
                 self._ship.overlay.new_ways.clear()
-                self._listen()
                 try:
                     await self.prove_all()
                 except SeawayError as err:
@@ -236,9 +217,6 @@ class Probes:
     def _close(self) -> None:
         for echo in self._echoes.values():
             echo.close()
-        if self._responder is not None:
-            asyncio.get_running_loop().remove_reader(self._responder)
-            self._responder.close()
 
 
 def _blame(peer: Host, way: Way, size: int, full: Echoed, small: Echoed) -> str:

@@ -287,6 +287,8 @@ class Applier:
                 continue
             index = socket.if_nametoindex(new.name)
             batch += [set_attributes(index, new, mac=old.mac != new.mac), set_up(index, new.name)]
+            if old.checksum != new.checksum:
+                offload.set_tx_checksum(new.name, on=new.checksum)
             if new.peer_netns and old.mtu != new.mtu:
                 with netns.inside(new.peer_netns), nl.Netlink() as sock:
                     sock.batch([set_mtu(socket.if_nametoindex(new.peer_name), new)])
@@ -433,7 +435,7 @@ _ORDER = {LinkAddress: 0, Neighbour: 1, Fdb: 1, Route: 2}
 
 def made_anew(old: Link, new: Link) -> bool:
     """Does *new* replace *old*, and all that is on it, since the kernel cannot change it so?"""
-    fixed = ((link.kind, link.vni, link.port, link.family, link.checksum) for link in (old, new))
+    fixed = ((link.kind, link.vni, link.port, link.family) for link in (old, new))
     return len(set(fixed)) > 1
 
 

@@ -87,11 +87,10 @@ def _vxlan(link: Link) -> bytes:
     data = nl.attr_u32(1, link.vni) + nl.attr(15, link.port.to_bytes(2, "big"))
     data += nl.attr(7, b"\0") + nl.attr(29, b"\1")  # LEARNING: off; DF: set
     if link.family == 4:
-        return data + nl.attr(18, bytes([link.checksum]))  # UDP_CSUM
+        return data + nl.attr(18, b"\1")  # UDP_CSUM
     # No remote, but an IPv6 one (vxlan_config_validate, drivers/net/vxlan/vxlan_core.c).  Others
     # may send without checksums (RFC 6935), and the kernel tells no other sign of the family.
-    data += nl.attr(16, bytes(16)) + nl.attr(20, b"\1")  # GROUP6, UDP_ZERO_CSUM6_RX
-    return data + nl.attr(19, bytes([not link.checksum]))  # UDP_ZERO_CSUM6_TX
+    return data + nl.attr(16, bytes(16)) + nl.attr(20, b"\1")  # GROUP6, UDP_ZERO_CSUM6_RX
 
 
 def set_up(index: int, name: str) -> nl.Message:

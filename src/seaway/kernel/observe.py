@@ -240,13 +240,12 @@ def _link(s: SeenLink, place: str = "") -> Link:
     if kind is not LinkKind.VXLAN:
         return found
     family = 6 if s.vxlan.get(20) == b"\1" else 4  # see messages.new_link()
-    outer = s.vxlan.get(19) == b"\0" if family == 6 else s.vxlan.get(18) == b"\1"
     return replace(
         found,
         vni=struct.unpack("=I", s.vxlan.get(1, bytes(4)))[0],
         port=int.from_bytes(s.vxlan.get(15, b""), "big"),
         family=family,
-        checksum=outer or bool(place) or offload.tx_checksum(s.name),
+        checksum=bool(place) or offload.tx_checksum(s.name),
     )
 
 

@@ -92,8 +92,8 @@ class Link:
             replies to 127.0.0.1 need; only ever set on links whose sources we check.
         vni, port, family: Of a VXLAN device: network number, UDP port and 4 or 6 for the
             underlay's IP version.  They never change: a device with others is made anew.
-        checksum: Of a VXLAN device: outer UDP checksums, and inner ones left to hardware.
-            False does without both, for network cards that get them wrong.
+        checksum: Of a VXLAN device: inner checksums are left to hardware.  False has the kernel
+            compute them, for network cards that get them wrong.
     """
 
     netns: str = ""
