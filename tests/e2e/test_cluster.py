@@ -439,8 +439,8 @@ def test_a_living_host_is_cut_off(fleet, line):
         assert {} == flow.lost()
 
     assert "removed" in third.attempt("cluster", "status").out
+    left = {"host1", "host2"}
     for site in (first, second):
-        left = {"host1", "host2"}
         wait_until(lambda s=site: left == {n["name"] for n in s.ask("/v1/nodes")}, 10, "both know")
         with guest(site, "after", "line") as after:
             wait_until(lambda a=after: pings(g2, at(a, "line")[0]), 3, "new containers")
