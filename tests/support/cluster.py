@@ -285,7 +285,12 @@ async def found_cluster(url: str, hosts: Sequence[Host], lease: int = 20) -> Clu
 async def cluster(url: str, *names: str, lease: int = 20) -> AsyncIterator[list[Node]]:
     """A cluster of hosts that have reached the store, which is emptied first."""
     hosts = [
-        replace(host(name, n), id=HostId(f"{n:012x}"), addresses=(ip_address(f"192.0.2.{n}"),))
+        replace(
+            host(name, n),
+            id=HostId(f"{n:012x}"),
+            addresses=(ip_address(f"192.0.2.{n}"),),
+            identity=f"{n:064x}",
+        )
         for n, name in enumerate(names, 1)
     ]
     await found_cluster(url, hosts, lease)

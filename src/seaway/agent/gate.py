@@ -136,10 +136,15 @@ class Gate:
         Raises:
             Removed: It is no member.
             Refused: The key is another than the member's.
+            StoreError: It is not known here, and the store that may know it is out of reach.
         """
         from seaway.cluster.pki import Holder  # noqa: PLC0415 - costs memory, and only members need it
 
         found = self._ship.commons.hosts.get(host)
+        if found is None:  # or it has just joined, and we have not heard of it
+            self._require_online()
+            await self._ship.session.freshen(keys.HOSTS)
+            found = self._ship.commons.hosts.get(host)
         if found is None:
             raise Removed("this host was removed from its cluster: leave it, and join again")
         if found.identity != identity:

@@ -533,9 +533,11 @@ class Session:
             if block.cidr.prefixlen == block.cidr.max_prefixlen
             and block.cidr.network_address not in held
         ]
-        at = [keys.block(network, block.cidr) for block in idle]
-        await self._in_pieces([], [Erase(key) for key in at])
-        self.commons.take([(key, None, 0) for key in at])
+        for key in [keys.block(network, block.cidr) for block in idle]:
+            with suppress(Clash):  # somebody has borrowed it by now
+                at = self.commons.revisions.get(key, 0)
+                await self.etcd.txn([At(key, at)], [], [Erase(key)])
+                self.commons.take([(key, None, 0)])
 
     async def _borrow(self, network: NetworkId, address: Address) -> None:
         single = ip_network((address, address.max_prefixlen))
