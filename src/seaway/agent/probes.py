@@ -75,7 +75,9 @@ class Probes:
         self._ship = ship
         self.proofs: dict[tuple[HostId, Carrier], Proof] = {}
         self._echoes: dict[int, Echo] = {}
+        self._suspected: set[HostId] = set()  # on the way there checksums may be spoilt
         self._silent: set[HostId] = set()  # do not refuse what comes to closed ports
+        self._proving = asyncio.Lock()
         self._limit = asyncio.Semaphore(_AT_ONCE)
 
     # -- proving ------------------------------------------------------------------------------
@@ -83,7 +85,7 @@ class Probes:
     async def prove_all(self) -> list[Proof]:
         """Try every way to every living host that we share a network with, now."""
         peers = [p for p in self._ship.overlay.peers() if p.id in self._ship.commons.alive]
-        async with asyncio.TaskGroup() as group:
+        async with self._proving, asyncio.TaskGroup() as group:
             asked = [group.create_task(self._limited(peer)) for peer in peers]
         self._forget_others({peer.id for peer in peers})
         return [proof for task in asked for proof in task.result()]
@@ -160,13 +162,17 @@ class Probes:
         """
         if peer.id in self._silent or await self._refused(peer, way, size):
             return ""
-        trusted = self._ship.overlay.checksums
-        self._ship.overlay.trust_hardware(not trusted)
-        if not trusted:
+        if peer.id in self._suspected:
+            self._suspected.discard(peer.id)
             self._silent.add(peer.id)  # a firewall there, most likely
-            self._ship.core_events("checksum_offload_on", peer=peer.name)
+            if not self._suspected:
+                self._ship.overlay.trust_hardware(True)
+                self._ship.core_events("checksum_offload_on", peer=peer.name)
             return ""
-        self._ship.core_events("checksum_offload_off", peer=peer.name)
+        self._suspected.add(peer.id)
+        if self._ship.overlay.checksums:
+            self._ship.overlay.trust_hardware(False)
+            self._ship.core_events("checksum_offload_off", peer=peer.name)
         return (
             f"UDP by VXLAN does not arrive at {peer.name} though echoes do: hardware that spoils "
             "checksums is suspected, and kept out of it from now on; look again in a minute"
