@@ -112,9 +112,8 @@ class Network:
         self.members += 1
         for wire in _wire_names(member):
             self._names.add(wire, member)
-        if _pointer(member):
-            for address in member.addresses:
-                self._addresses.add(address, member)
+        for address in member.addresses:
+            self._addresses.add(address, member)
 
     def discard(self, member: Member) -> None:
         """Forget *member*, which was added before."""
@@ -130,8 +129,8 @@ class Network:
 
     def pointer(self, address: Address) -> bytes | None:
         """Return the full name of *address*'s holder here, in wire form."""
-        held = next(iter(self._addresses.of(address)), None)
-        return _pointer(held) if held else None
+        found = map(_pointer, self._addresses.of(address))
+        return next((name for name in found if name), None)
 
     def warm(self, view: View) -> None:
         """Remember that *view* keeps answers that depend on this network."""
