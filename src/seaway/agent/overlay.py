@@ -409,6 +409,8 @@ class Overlay:
                     self._again = False
                     self.host_changed.set()
                     await self.refresh_all()
+                    # With a link's last address its routes go, of which Linux says nothing.
+                    self._core.kernel.kick("the link to other hosts is different")
                 moved = self._try_new_keys()
                 if self._make_keys():
                     await self.refresh_all()
