@@ -357,6 +357,7 @@ def test_a_host_that_is_needed_is_not_removed(url):
         async with cluster(url, "host1", "host2") as (one, two):
             await one.network("blue")
             await two.run("db", "blue")
+            await until(lambda: two.record.id in one.ship.commons.alive)
             before = await everything(url)
             for name, words in (
                 ("host1", "seaway cluster leave"),
