@@ -123,6 +123,9 @@ async def _try_again(
         wants.races += 1
         network, _ = keys.network_of(err.key)
         await core.cluster.session.freshen(keys.on(network))
+    elif kind == "networks" and core.cluster and wants.races < _TRIES:
+        wants.races += 1  # another of that name may be there by now
+        await core.cluster.session.freshen(keys.NETWORKS)
     else:
         raise err
 

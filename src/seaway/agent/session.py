@@ -202,7 +202,8 @@ class Session:
         kind = keys.kind(err.key)
         what = err.key.rsplit("/", 1)[1]
         if kind == "networks":
-            return Conflict("the network has just been removed: 'seaway network ls' shows the rest")
+            words = "the network has just been removed: 'seaway network ls' shows the rest"
+            return Taken(words, err.key)
         if kind not in ("addresses", "names", "network-names") or err.found is None:
             return Taken("another host was faster: try again", err.key)
         claim = decode(Claim, err.found.value)
