@@ -69,7 +69,6 @@ def whole() -> Iterator[Town]:
         }
         flow = stack.enter_context(flowing(guests["one"], guests["two"], every(guests["two"])))
         yield Town(fleet, guests, flow)
-        calm(fleet)
 
 
 @pytest.fixture
@@ -592,6 +591,46 @@ def test_hosts_that_want_the_same_block_share_the_network(town):
             client(town.hosts[1]).request("DELETE", f"/v1/networks/tiny{n}")
 
 
+# -- addresses ------------------------------------------------------------------------------------
+
+
+def test_a_host_changes_its_address(town):
+    """Tunnels, routes, its certificate and its part of the store follow within seconds; nothing is
+    lost between the others."""
+    first, _, third = town.hosts
+    one, two, three = town.guests.values()
+    with flowing(one, two, every(two)) as flow, flowing(three, two, every(two)) as other:
+        for number in (103, 3):
+            before = third.ask("/v1/cluster")["certificate_expires"]
+            faults.readdress(town.fleet.lab, "host3", number)
+            address = f"192.0.2.{number}"
+            wait_until(lambda a=address: a in addresses_of(first, "host3"), 10, "others know it")
+            wait_until(lambda: {} == other.lost(), 15, "traffic follows")
+            wait_until(lambda a=address: a in str(store_of(first, "host3")), 15, "the store's part")
+            wait_until(lambda: all(map(is_whole, town.hosts)), 15, "all is well")
+            wait_until(
+                lambda b=before: b < third.ask("/v1/cluster")["certificate_expires"], 10, "renewed"
+            )
+            for observer in (one, two):
+                assert knows(observer, "three.sea", three.on("sea")["ipv4"])()
+            with dweller(third, "new", "sea") as new:
+                wait_until(knows(one, "new", new.on("sea")["ipv4"]), 3, "new is known")
+        assert {} == flow.lost()
+    for site in town.hosts:
+        wait_until(lambda s=site: [] == s.ask("/v1/status")["problems"], 10, "nobody complains")
+
+
+def addresses_of(site: Site, host: str) -> list[str]:
+    """Where a host is, as another one knows."""
+    return list(site.ask(f"/v1/nodes/{host}")["addresses"])
+
+
+def store_of(site: Site, host: str) -> dict[str, Any]:
+    """A host's part of the store, as another one sees it; {} if it has none."""
+    found = [s for s in site.ask("/v1/cluster")["stores"] if s["host"] == host]
+    return dict(found[0]) if found else {}
+
+
 # -- at the end, for it ends what goes between the first two -------------------------------------
 
 
@@ -601,7 +640,7 @@ def test_all_hosts_lose_their_power(whole):
     calm(whole.fleet)
     with ExitStack() as stack:
         for guest in whole.guests.values():
-            detach(guest.site, guest.name)
+            stack.enter_context(away(guest))
         flags = ("--network", "sea", "--network", "clear")
         for n, site in enumerate(hosts):
             stack.enter_context(site.container(f"c{n}", *flags))
@@ -637,3 +676,43 @@ def expire(site: Site) -> None:
     made = folder.credentials.authority().sign(request, holder, now=then)
     write_file(folder.credentials.certificate, made)
     assert folder.credentials.validity().ends < time.time()
+
+
+# -- hosts that are not wanted any more ----------------------------------------------------------
+
+
+def test_a_living_host_is_removed(whole):
+    """With --force it is cut off at once: from the store, from the others' containers; and it
+    says so."""
+    calm(whole.fleet)
+    first, second, third = whole.hosts
+    one, two, three = whole.guests.values()
+    there, back = every(three), every(one)
+    with answering(three, "three", tcp=[80]), answering(one, "one", tcp=[80]):
+        ways = [f"tcp://[{a}]:80" if ":" in a else f"tcp://{a}:80" for a in there]
+        ways_back = [f"tcp://[{a}]:80" if ":" in a else f"tcp://{a}:80" for a in back]
+        assert ["three"] * 4 == [r.split()[0] for r in reach(one, *ways)]
+        identity = third.ask("/v1/nodes/host3")["id"]
+        first.seaway("node", "rm", "--force", "host3")
+        wait_until(lambda: 2 == len(second.ask("/v1/nodes")), 2)
+        wait_until(knows(two, "three.sea"), 5, "its names are gone")
+        answers = [reach(s, *w, seconds=SOON) for s, w in ((one, ways), (three, ways_back))]
+        assert not [a for found in answers for a in found if a.split()[0] in ("one", "three")]
+        wait_until(lambda: "removed" in str(third.ask("/v1/status")["problems"]), 5, "it says so")
+        assert "removed" in third.attempt("status").out
+        assert [] == stores.running(third.machine)
+        for site in (first, second):
+            wait_until(lambda s=site: [True, True] == healthy(s), 10, "the store is whole")
+            assert identity not in str(site.ask("/v1/nodes"))
+        with dweller(first, "new", "sea") as new:
+            wait_until(knows(two, "new", new.on("sea")["ipv4"]), 3, "changes go on")
+            with flowing(two, new, every(new, "sea")) as flow:
+                assert {} == flow.lost()
+        third.seaway("cluster", "leave", "--force")
+        assert "" == third.ask("/v1/cluster")["cluster"]
+        assert [] == third.ask("/v1/status")["problems"]
+
+
+def healthy(site: Site) -> list[bool]:
+    """Whether each part of the store is well."""
+    return [bool(s["healthy"]) for s in site.ask("/v1/cluster")["stores"]]

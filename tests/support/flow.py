@@ -19,18 +19,16 @@ from typing import Any
 
 from tests.support.netns import ENVIRONMENT, Namespace
 
-PORT = 4000
-
 _ECHO = """
-import selectors, socket, sys
-port = int(sys.argv[1])
+import selectors, socket
 waiting = selectors.DefaultSelector()
+tcp = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+port = tcp.getsockname()[1]
 udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 udp.bind(("::", port))
-tcp = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
 for s in (udp, tcp):
     waiting.register(s, selectors.EVENT_READ)
-print("ready", flush=True)
+print(port, flush=True)
 while True:
     for key, _ in waiting.select():
         s = key.fileobj
@@ -150,11 +148,16 @@ class Flow:
         found: dict[str, dict[str, Any]] = json.loads(self._process.stdout.readline())
         return found
 
-    def lost(self) -> dict[str, dict[str, Any]]:
-        """Report the flows of which something did not come back, since the last time."""
+    def lost(self) -> dict[str, str]:
+        """Name the flows of which something did not come back since the last time, and say what."""
         found = self.report()
         assert all(told["sent"] for told in found.values()), found
-        return {name: told for name, told in found.items() if told["lost"] or told["error"]}
+        return {
+            name: f"{len(missing)} of {told['sent']}, from {min(missing, default=0)} on, "
+            f"{told['silence']:.3f} s of silence, {told['error']}"
+            for name, told in found.items()
+            if (missing := told["lost"]) or told["error"]
+        }
 
 
 @contextmanager
@@ -162,11 +165,11 @@ def flowing(
     source: Namespace, target: Namespace, addresses: Sequence[str], *, pace: float = 0.01
 ) -> Iterator[Flow]:
     """Send to each of *target*'s addresses by UDP and TCP, and count what comes back."""
-    command = source.argv(*(sys.executable, "-c", _SENDER, str(PORT), str(pace), "3"), *addresses)
     with ExitStack() as stack:
-        echo = stack.enter_context(target.started(sys.executable, "-c", _ECHO, str(PORT)))
+        echo = stack.enter_context(target.started(sys.executable, "-c", _ECHO))
         assert echo.stdout is not None
-        assert "ready" == echo.stdout.readline().strip()
+        port = echo.stdout.readline().strip()
+        command = source.argv(sys.executable, "-c", _SENDER, port, str(pace), "3", *addresses)
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
