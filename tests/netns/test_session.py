@@ -13,7 +13,7 @@ import pytest
 
 from seaway.agent import sandboxes
 from seaway.agent.state import State
-from seaway.errors import Conflict, Exhausted, SeawayError, StoreError
+from seaway.errors import Conflict, Exhausted, NotFound, SeawayError, StoreError
 from seaway.ipam.blocks import lendable
 from seaway.model.cluster import Block, Claim
 from seaway.store import keys
@@ -42,7 +42,7 @@ def winners(found):
     """Check that what did not succeed was refused in one line; return what succeeded."""
     for one in found:
         if isinstance(one, BaseException):
-            assert isinstance(one, Conflict | StoreError | Exhausted), repr(one)
+            assert isinstance(one, Conflict | NotFound | StoreError | Exhausted), repr(one)
             assert "\n" not in str(one)
     return [one for one in found if not isinstance(one, BaseException)]
 

@@ -15,7 +15,7 @@ from seaway.model.cluster import Announced, Block, Claim, HostId
 from seaway.model.sandbox import Phase
 from seaway.store import keys
 from seaway.store.codec import decode, encode
-from seaway.store.etcd_wire import At, Empty, Erase, Write
+from seaway.store.etcd_wire import At, Clash, Empty, Erase, Write
 from tests.support.core import MemoryStore
 from tests.support.model import network, on, sandbox
 from tests.support.overlay import host, overlay
@@ -171,6 +171,14 @@ def test_networks_come_with_the_container(state, commons):
     assert len(found.writes) == len(written(found)) == 5
     left = transaction(Change(delete=[AT]), state, commons, LEASE)
     assert not any(GREEN.id in erase.key for erase in left.erases)
+
+
+def test_a_network_that_went_meanwhile(state, commons):
+    """Nothing is written for a container on it, as if it went in the next moment."""
+    state.unlearn(BLUE.id)
+    with pytest.raises(Clash) as caught:
+        transaction(Change(put=[WEB, AT]), state, commons, LEASE)
+    assert keys.network(BLUE.id) == caught.value.key
 
 
 def test_a_block_is_claimed_as_it_is_known(state, commons):

@@ -128,7 +128,11 @@ class Session:
         if not self.online:
             self._require_alone(change)
             return
-        if wanted := transaction(change, self.state, self.commons, self._lease):
+        try:
+            wanted = transaction(change, self.state, self.commons, self._lease)
+        except Clash as err:
+            raise await self._explain(err) from None
+        if wanted:
             self._under_way += 1
             self._still.clear()
             try:

@@ -17,7 +17,7 @@ from seaway.model.network import Address, Network
 from seaway.model.sandbox import Endpoint, Phase, Sandbox, SandboxId
 from seaway.store import keys
 from seaway.store.codec import encode
-from seaway.store.etcd_wire import At, Compare, Empty, Erase, Write
+from seaway.store.etcd_wire import At, Clash, Compare, Empty, Erase, Write
 
 
 @dataclass(slots=True)
@@ -38,8 +38,15 @@ class Transaction:
 
 
 def transaction(change: Change, state: State, commons: Commons, lease: int) -> Transaction:
-    """Say what *change*, which the state does not have yet, is to others in the cluster."""
+    """Say what *change*, which the state does not have yet, is to others in the cluster.
+
+    Raises:
+        Clash: A network that it needs has gone since it was thought of.
+    """
     found = Transaction()
+    for item in change.put:
+        if isinstance(item, Endpoint) and item.network not in state.networks:
+            raise Clash(keys.network(item.network), None, taken=False)
     _removals(found, change, state, commons)
     for block in change.claim:
         _claim_block(found, block, commons)
