@@ -1,0 +1,104 @@
+"""Making, joining and leaving a cluster on somebody else's etcd: what is left of each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from seaway.agent import networks
+from seaway.agent.cluster import ClusterService
+from seaway.agent.member import MemberFolder
+from seaway.agent.requests import InitRequest, JoinClusterRequest, NetworkRequest
+from seaway.cluster.token import make_token
+from seaway.errors import Conflict, InvalidSpec, SeawayError
+from seaway.store import keys
+from seaway.store.etcd_wire import Erase
+from tests.support.cluster import client, everything
+from tests.support.core import FakeGround, MemoryStore, bare_core
+from tests.support.etcd import etcds, free_ports, run
+
+
+@pytest.fixture(scope="module")
+def url():
+    """Where an etcd of one member answers."""
+    with etcds() as (member,):
+        yield member.url
+
+
+@asynccontextmanager
+async def service(folder, name="host1"):
+    """An agent's part that makes, joins and leaves clusters."""
+    core = bare_core(MemoryStore())
+    core.ground = FakeGround("192.0.2.1")
+    found = ClusterService(core, MemberFolder(folder), name)
+    running = asyncio.create_task(found.run())
+    try:
+        yield core, found
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def nothing_left(core, folder):
+    """Is it as if nothing had been tried?"""
+    return core.cluster is None and core.state.shared is None and not list(folder.iterdir())
+
+
+def test_joining_that_fails_leaves_nothing(tmp_path):
+    """Nobody listens there, or the token is none: no key, no folder, no membership; and trying
+    again is possible."""
+
+    async def steps():
+        (port,) = free_ports(1)
+        token = str(make_token("f" * 64))
+        async with service(tmp_path) as (core, found):
+            for _ in range(2):
+                with pytest.raises(SeawayError) as caught:
+                    await found.join(
+                        JoinClusterRequest(token=token, address="127.0.0.1", port=port)
+                    )
+                assert "\n" not in str(caught.value)
+                assert nothing_left(core, tmp_path)
+            with pytest.raises(InvalidSpec, match="token"):
+                await found.join(JoinClusterRequest(token="x", address="127.0.0.1"))
+            assert nothing_left(core, tmp_path)
+            with pytest.raises(Conflict, match="in no cluster"):
+                await found.leave(force=False)
+
+    run(steps())
+
+
+def test_a_cluster_on_somebody_else_s_etcd(url, tmp_path):
+    """It is made once; a second is refused and leaves nothing; with its end the etcd has no
+    record of hosts, and this host keeps what is its own."""
+
+    async def steps():
+        first, second = tmp_path / "1", tmp_path / "2"
+        first.mkdir()
+        second.mkdir()
+        async with client(url) as etcd:
+            await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
+        async with service(first) as (core, found):
+            await networks.create(core, NetworkRequest(name="own", subnets=["10.77.1.0/24"]))
+            ship = await found.init(InitRequest(etcd=[url]))
+            assert ship.session.online
+            assert core.cluster is ship
+            assert ship.session is core.state.shared
+            with pytest.raises(Conflict, match="already"):
+                await found.init(InitRequest(etcd=[url]))
+            assert core.cluster is ship
+
+            async with service(second, "host2") as (other, late):
+                with pytest.raises(Conflict, match="seaway cluster join"):
+                    await late.init(InitRequest(etcd=[url]))
+                assert nothing_left(other, second)
+
+            await found.leave(force=True)
+            assert nothing_left(core, first)
+            assert core.state.has_network("own")
+            left = {keys.kind(key) for key in await everything(url)}
+            assert not left & {"hosts", "host-names", "host-numbers", "alive", "local"}
+
+    run(steps())
