@@ -14,6 +14,7 @@ import pytest
 from seaway import errors
 from seaway.agent import networks
 from seaway.agent.api import BODY_MAX, ROUTES, STATUS, application, document, failure
+from seaway.agent.session import Taken
 from seaway.engine.podman import Podman
 from tests.support.core import MemoryStore, bare_core
 
@@ -125,6 +126,14 @@ def test_every_error_has_its_status(kind):
     assert expected == answer.status_code
     assert kind.__name__ == json.loads(answer.body)["error"]
     assert json.loads(answer.body)["message"]
+
+
+def test_an_error_of_one_module_has_the_name_of_its_base():
+    """A client knows the classes of errors.py, and none that were made of them elsewhere."""
+    answer = failure(Taken("the name web is held by web on host2", "/seaway/v1/names/n/web"))
+
+    assert "Conflict" == json.loads(answer.body)["error"]
+    assert 409 == answer.status_code
 
 
 def test_the_table_of_errors_covers_the_tree():

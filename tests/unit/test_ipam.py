@@ -164,6 +164,16 @@ def test_a_range_of_any_size_keeps_the_subnets_it_touches():
     assert next(second.subnets(new_prefix=24)) == free_v4(rest)
 
 
+def test_networks_of_many_hosts_come_from_the_other_end():
+    """The last free one of a pool, so that no host is likely to have it for its own."""
+    blocks = list(V4_POOLS[0].subnets(new_prefix=24))
+
+    assert blocks[-1] == free_v4([], shared=True)
+    assert blocks[-2] == free_v4([Taken(prefix=blocks[-1], by="x")], shared=True)
+    wanted = Wanted(name="sea", driver=Driver.OVERLAY, ipv6=False)
+    assert [blocks[-1]] == [s.cidr for s in assemble(wanted, SITE, [])]
+
+
 def test_the_thousandth_network_is_found_as_fast_as_the_first():
     """What is taken is gone through once a pool, and not once for each candidate."""
 
