@@ -146,6 +146,9 @@ def _vxlan(kind: str) -> Goal:
             _of_hosts(kind, base, overlay.BARE),
         ),
         at_least=1.0,
+        cost="routed VXLAN without any rule takes 24 µs a round trip, with a bridge 22; the checks "
+        "of source addresses add 4, tracking inner packets 2.5 and outer ones 1, the forward rules "
+        "1, address translation 0.5",
     )
 
 
@@ -159,6 +162,8 @@ OVERLAY_GOALS = (
             _of_hosts(overlay.ROUND_TRIPS, overlay.SWARM, overlay.BARE),
         ),
         at_least=0.80,
+        cost="of 26 µs a round trip 15 are the bare hosts', 4 two hops of routing, 3.5 the checks "
+        "of source addresses, 2.5 connection tracking, 1 the forward rules",
     ),
     _vxlan(overlay.STREAM),
     _vxlan(overlay.ROUND_TRIPS),

@@ -21,7 +21,7 @@ from seaway.errors import SeawayError
 ATTACH = "attach to an overlay network"
 SEAWAY, SWARM = "seaway", "docker swarm"
 
-_IN_A_ROUND = 5  # attaches of Seaway for one of Docker, which takes forty times as long
+_IN_A_ROUND = 10  # attaches of Seaway for one of Docker, which takes forty times as long
 _NETWORK = "joined"
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 USABLE = "a new container's name and address, usable on another host"
 SEAWAY, SWARM = "seaway", "docker swarm"
 
-_IN_A_ROUND = 5  # of Seaway's for one of Docker's
+_IN_A_ROUND = 10  # of Seaway's for one of Docker's
 _NETWORK = "named"
 _SECONDS = 10.0
 _serial = itertools.count()
