@@ -217,6 +217,6 @@ class Commons:
             return
         fresh = decode(Announced, value)
         if fresh.host != self.me and fresh != there.get(identity):
-            there[identity] = fresh
+            there[fresh.id] = fresh  # the same text, which is kept once then
             touched.withdrawn.discard(identity)
             touched.announced[identity] = fresh
