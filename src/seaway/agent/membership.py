@@ -382,6 +382,7 @@ class Membership:
             found,
             addresses=addresses,
             mac=self._core.ground.mac(addresses),
+            mtu=self._core.ground.mtu(addresses),
             keys=self.overlay.keys,
             vxlan=self.overlay.vxlan,
             checksums=self.overlay.checksums,

@@ -20,7 +20,7 @@ from seaway.errors import SeawayError
 from seaway.kernel import features, wireguard
 from seaway.model.cluster import Carrier, Host, HostId, TunnelKey
 from seaway.model.network import Address, Network
-from seaway.plan.carriers import Paths, Refused, Way, choose, reachable
+from seaway.plan.carriers import Paths, Refused, UnderlayPath, Way, choose, reachable
 from seaway.plan.overlay import (
     Here,
     PrivateKey,
@@ -157,7 +157,10 @@ class Overlay:
         every = {address for addresses in wanted.values() for address in addresses}
         found = self._core.ground.paths(sorted(every, key=str))
         for peer, addresses in wanted.items():
-            self._paths[peer] = {int(a.version): found[a] for a in addresses if a in found}
+            here = (found[a] for a in addresses if a in found)
+            self._paths[peer] = {
+                p.to.version: _no_wider(p, self._commons.hosts[peer]) for p in here
+            }
 
     def _changed_paths(self) -> set[HostId]:
         """Look how the kernel sends to all hosts by now: nobody tells when a path gets narrower.
@@ -426,6 +429,11 @@ class Overlay:
             return False
         newest = self._commons.cluster.generation
         return len(self.keys) > 1 or self.settled < newest or self.keys[-1].generation < newest
+
+
+def _no_wider(path: UnderlayPath, peer: Host) -> UnderlayPath:
+    """What does not fit the other host's own link gets lost there without a word."""
+    return replace(path, mtu=min(path.mtu, peer.mtu)) if peer.mtu else path
 
 
 def has_vxlan() -> bool:

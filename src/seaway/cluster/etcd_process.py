@@ -254,9 +254,14 @@ class EtcdMember:
             await asyncio.sleep(0.05)
 
     async def restart(self, config: EtcdConfig) -> None:
-        """End it and start it anew, so that open connections end too."""
+        """Kill it and start it anew, so that open connections end at once.
+
+        Asked to end, a leader looks for a successor first, among members that may be restarting
+        as well, and its clients are served meanwhile.  A kill loses nothing: etcd answers only
+        what is on disk.
+        """
         async with self._changing:
-            await self._end()
+            await self._end((signal.SIGKILL, _KILL))
             self._start(config, arguments(config, self.data, ipv6=_has_ipv6()))
 
     async def stop(self) -> None:
@@ -335,8 +340,8 @@ class EtcdMember:
         given = os.fsdecode(_command_line(pid)).split("\0")[1:-1]
         return set(filter(_matters, given)) == set(filter(_matters, wanted))
 
-    async def _end(self) -> None:
-        for number, seconds in ((signal.SIGTERM, _TERM), (signal.SIGKILL, _KILL)):
+    async def _end(self, *steps: tuple[signal.Signals, float]) -> None:
+        for number, seconds in steps or ((signal.SIGTERM, _TERM), (signal.SIGKILL, _KILL)):
             pid, _ = self._remembered()
             if not self.alive():
                 break

@@ -94,6 +94,7 @@ class Host:
         number: 1 to NUMBER_MAX, unique in the cluster.
         addresses: Where others reach it: at most one of each family, the preferred one first.
         mac: Of the link with the first address, for hosts on the same link; "" if it has none.
+        mtu: Bytes of IP packet that fit the link with the first address; 0 if it is not known.
         behind: What others see as its address, if it is behind a NAT: it must speak first.
         keys: Oldest first; () where there is no WireGuard.
         settled: The newest generation of keys with which it reaches every other host.
@@ -111,6 +112,7 @@ class Host:
     number: int
     addresses: tuple[Address, ...]
     mac: str = ""
+    mtu: int = 0
     behind: Address | None = None
     keys: tuple[TunnelKey, ...] = ()
     settled: int = 0
