@@ -93,6 +93,7 @@ class Session:
         self._mirror = mirror
         self._hooks = hooks
         self._lease = lease_of(commons.me)
+        self._life = 0  # revision at which the store was told last that we live
         self.online = False
         self.error = "not connected yet"
         self.since = time.time()
@@ -172,15 +173,23 @@ class Session:
     async def write(self, wanted: Transaction) -> int:
         """Do one transaction; returns its revision.
 
+        Only while the store counts us as alive since we connected: what a member of etcd that
+        stood still was asked for, and does later, must not undo what was done meanwhile.
+
         Raises:
             Clash: A key is not as it should be.
             StoreError: Out of reach.
         """
+        alive = At(keys.alive(self.commons.me), self._life)
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await self.etcd.txn(wanted.compares, wanted.writes, wanted.erases)
+                return await self.etcd.txn([alive, *wanted.compares], wanted.writes, wanted.erases)
         except TimeoutError:
             raise StoreError(f"the cluster's store did not answer for {_PATIENCE} s") from None
+        except Clash as err:
+            if err.key == alive.key:
+                raise StoreError("this host was silent for too long: connecting again") from None
+            raise
 
     def _require_alone(self, change: Change) -> None:
         self._behind = True
@@ -377,7 +386,8 @@ class Session:
     async def _hold_lease(self, seconds: int) -> None:
         if await self.etcd.keepalive(self._lease) <= 0:
             await self.etcd.grant(seconds, self._lease)
-        await self.etcd.txn([], [Write(keys.alive(self.commons.me), b"1", self._lease)], [])
+        alive = Write(keys.alive(self.commons.me), b"1", self._lease)
+        self._life = await self.etcd.txn([], [alive], [])
 
     async def _be_member(self, seconds: int) -> None:
         """Show that we live, meet, and hear the store's news, until one of them fails.
