@@ -229,18 +229,23 @@ class Membership:
 
     async def _changed(self, touched: Touched) -> None:
         async with self._applying:
-            self._names(touched)
+            for identity in touched.withdrawn:
+                self._core.names.withdraw(identity)
             await self._networks(touched)
-            if touched.cluster:
-                self.stores.kick()
-                await self.overlay.cluster_changed()
-            if touched.hosts or touched.lives:
-                self.stores.kick()
-                await self.overlay.refresh(touched.hosts | touched.lives)
+            try:
+                await self._ways(touched)
+            finally:
+                self._announce(touched)  # whoever asks for a name goes there at once
 
-    def _names(self, touched: Touched) -> None:
-        for identity in touched.withdrawn:
-            self._core.names.withdraw(identity)
+    async def _ways(self, touched: Touched) -> None:
+        if touched.cluster:
+            self.stores.kick()
+            await self.overlay.cluster_changed()
+        if touched.hosts or touched.lives:
+            self.stores.kick()
+            await self.overlay.refresh(touched.hosts | touched.lives)
+
+    def _announce(self, touched: Touched) -> None:
         for endpoint in touched.announced.values():
             network = self.commons.networks.get(endpoint.network)
             if network is not None and endpoint.names:
