@@ -103,6 +103,13 @@ def targets(addresses: tuple[str, str], port: int = 80) -> list[str]:
     return [f"{kind}://{place}:{port}" for kind in ("tcp", "udp") for place in places]
 
 
+def met(source: Container, target: Container, network: str) -> bool:
+    """Wait until another host has heard of a container's first address: some milliseconds."""
+    for address in filter(None, at(target, network)):
+        wait_until(lambda a=address: " 0% packet loss" in ping(source, a, 100, SOON), 3)
+    return True
+
+
 # -- the five commands -------------------------------------------------------------------------
 
 
@@ -268,7 +275,7 @@ def test_a_subnet_that_a_host_has_otherwise(fleet):
     ):
         with pytest.raises(Conflict, match=r"10\.14\.0\.0/24, network own"):
             attach(second, "q2", space, "shared")
-        assert " 0% packet loss" in ping(q1, at(q3, "shared")[0], 100)
+        assert met(q1, q3, "shared")
         assert NOTHING == second.seaway("plan")
 
 
@@ -499,6 +506,8 @@ def test_an_address_of_ones_choice_on_any_host(fleet, town):
             inside = str(ip_address(at(p1, "pick")[0]) + 3)
             with guest(third, "p3", "pick", ip=inside) as p3, answering(p3, "p3", tcp=(80,)):
                 assert inside == at(p3, "pick")[0]
+                assert met(p1, p3, "pick")
+                assert met(p2, p3, "pick")
                 for client_, own in ((p1, at(p1, "pick")[0]), (p2, "10.11.0.9"), (p3, inside)):
                     others = {"p1": at(p1, "pick")[0], "p2": "10.11.0.9", "p3": inside}
                     others.pop(client_.name)
@@ -513,7 +522,7 @@ def test_an_address_of_ones_choice_on_any_host(fleet, town):
                     attach(second, "bad", space, "pick", ip=outside)
             # given back: the next one may have it, on any host
             with guest(second, "p4", "pick", ip=inside) as p4:
-                wait_until(lambda: " 0% packet loss" in ping(p1, at(p4, "pick")[0], 100), 3)
+                assert met(p1, p4, "pick")
         first.seaway("network", "rm", "pick")
         wait_until(lambda: before == belongings(third), 3)
         assert NOTHING == third.seaway("plan")
@@ -574,6 +583,7 @@ def test_a_small_network_is_used_to_its_last_address(fleet):
         for site in fleet.hosts:
             with namespaces("more") as (space,), pytest.raises(Exhausted, match=r"10\.12\.0\.0/29"):
                 attach(site, "more", space, "small")
+        assert all(met(c, made[-1], "small") for c in made[:-1])
         for c in made:
             reached = [ping(c, a, 100) for a in usable - {at(c, "small")[0]}]
             assert all(" 0% packet loss" in said for said in reached)
@@ -624,6 +634,7 @@ def test_an_internal_network_spans_hosts_and_ends_there(fleet, town):
         guest(second, "c2", "cellar") as c2,
         answering(c2, "c2", tcp=(80,), udp=(80,)),
     ):
+        assert met(c1, c2, "cellar")
         assert ["c2"] * 4 == [r.split()[0] for r in reach(c1, *targets(at(c2, "cellar")))]
         assert [at(c2, "cellar")[0]] == ask(c1, "c2 A")
         outward = [f"tcp://{INTERNET}:90", f"tcp://[{INTERNET6}]:90", f"udp://{CLIENT}:90"]
