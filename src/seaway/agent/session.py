@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final
 
 import structlog
@@ -20,23 +19,21 @@ import structlog
 from seaway.agent.commons import Commons, Touched
 from seaway.agent.mirror import Mirror
 from seaway.agent.state import Change, Item, State, is_shared
+from seaway.agent.telling import Teller
 from seaway.agent.transaction import (
     Transaction,
-    announced,
     concerns_others,
-    endpoint_records,
     local_records,
     transaction,
 )
 from seaway.errors import Conflict, SeawayError, StoreError
-from seaway.model.cluster import Block, Claim, Cluster, HostId
+from seaway.model.cluster import Claim, Cluster, HostId
 from seaway.model.names import digest
-from seaway.model.network import Address, Network, NetworkId
-from seaway.model.sandbox import Endpoint
+from seaway.model.network import Network, NetworkId
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
-from seaway.store.etcd_wire import At, Clash, Erase, Event, Holds, Write
+from seaway.store.etcd_wire import At, Clash, Erase, Event, Write
 
 log = structlog.get_logger()
 
@@ -44,8 +41,6 @@ _PATIENCE: Final = 4.0
 """Seconds that somebody who waits for a container waits for the store."""
 _COPY_PAUSE: Final = 0.05
 """Seconds to let several changes of one container become one copy."""
-_TXN_MAX: Final = 100
-"""Operations in one transaction: below etcd's own default of 128, for those we do not run."""
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 """Seconds between attempts to reach the store; the last one is repeated."""
 
@@ -92,7 +87,7 @@ class Session:
         self.etcd = etcd
         self._mirror = mirror
         self._hooks = hooks
-        self._lease = lease_of(commons.me)
+        self.lease = lease_of(commons.me)
         self._life = 0  # revision at which the store was told last that we live
         self.online = False
         self.error = "not connected yet"
@@ -111,6 +106,7 @@ class Session:
         self._floors: dict[str, int] = {}  # prefix -> what is known of it; before that is old
         self._listening: dict[str, asyncio.Task[None]] = {}
         self._order = asyncio.Lock()  # news is taken in one piece at a time
+        self._teller = Teller(self)
 
     @staticmethod
     def lease_number(host: HostId) -> int:
@@ -130,16 +126,16 @@ class Session:
             self._require_alone(change)
             return
         try:
-            wanted = transaction(change, self.state, self.commons, self._lease)
+            wanted = transaction(change, self.state, self.commons, self.lease)
         except Clash as err:
-            raise await self._explain(err) from None
+            raise await self.explain(err) from None
         if wanted:
             self._under_way += 1
             self._still.clear()
             try:
                 revision = await self.write(wanted)
             except Clash as err:
-                raise await self._explain(err) from None
+                raise await self.explain(err) from None
             except StoreError as err:
                 self._lose(err)
                 self._require_alone(change)
@@ -168,7 +164,7 @@ class Session:
             await asyncio.sleep(_COPY_PAUSE)
             copied, self._to_copy = self._to_copy, {}
             writes = [Write(key, value) for key, value in copied.items() if value is not None]
-            await self._in_pieces(writes, [Erase(k) for k, v in copied.items() if v is None])
+            await self._teller.in_pieces(writes, [Erase(k) for k, v in copied.items() if v is None])
 
     async def write(self, wanted: Transaction) -> int:
         """Do one transaction; returns its revision.
@@ -210,7 +206,7 @@ class Session:
         self.commons.take(records)
         self._mirror.put(records)
 
-    async def _explain(self, err: Clash) -> Conflict:
+    async def explain(self, err: Clash) -> Conflict:
         """Say in the user's words who was faster."""
         kind = keys.kind(err.key)
         what = err.key.rsplit("/", 1)[1]
@@ -304,6 +300,11 @@ class Session:
         kvs, _ = await self.etcd.range(prefix)
         return {kv.key.removeprefix(prefix) for kv in kvs}
 
+    async def take(self, records: Sequence[tuple[str, bytes | None, int]]) -> None:
+        """Take over what we have just written."""
+        self._mirror.put(records)
+        await self._hooks.changed(self.commons.take(records))
+
     async def freshen(self, prefix: str) -> None:
         """Read what is below *prefix* anew, for a decision that must not build on old news.
 
@@ -377,16 +378,16 @@ class Session:
         self._behind = True
         while self._behind:  # what is done meanwhile is done alone, too
             self._behind = False
-            await self._tell_all()
+            await self._teller.tell_all()
         if not self.online:
             self.online, self.since, self.error = True, time.time(), ""
             log.info("store_reached")
         await self._hooks.connected()
 
     async def _hold_lease(self, seconds: int) -> None:
-        if await self.etcd.keepalive(self._lease) <= 0:
-            await self.etcd.grant(seconds, self._lease)
-        alive = Write(keys.alive(self.commons.me), b"1", self._lease)
+        if await self.etcd.keepalive(self.lease) <= 0:
+            await self.etcd.grant(seconds, self.lease)
+        alive = Write(keys.alive(self.commons.me), b"1", self.lease)
         self._life = await self.etcd.txn([], [alive], [])
 
     async def _be_member(self, seconds: int) -> None:
@@ -411,7 +412,7 @@ class Session:
     async def _keep_alive(self, seconds: int) -> None:
         while True:
             await asyncio.sleep(seconds / 4)
-            if await self.etcd.keepalive(self._lease) <= 0:
+            if await self.etcd.keepalive(self.lease) <= 0:
                 raise StoreError("this host was silent for too long: announcing everything again")
 
     async def _hear(self, prefix: str) -> None:
@@ -446,129 +447,6 @@ class Session:
         """What was read or written meanwhile is newer than what a watch still has to tell."""
         known = max(self._floors[prefix], self.commons.revisions.get(event.key, 0) - 1)
         return event.revision > known
-
-    # -- telling the store what it does not know --------------------------------------------
-
-    async def _tell_all(self) -> None:
-        """Bring the store to what this host has: after a restart, and when it was out of reach.
-
-        Our own containers are ours to tell about; what only one can have, the
-        store's word counts.
-        """
-        await self._tell_local()
-        await self._tell_endpoints()
-
-    async def _tell_local(self) -> None:
-        me = self.commons.me
-        mine = {keys.local(me, key): value for key, value in self.state.records().items()}
-        kvs, _ = await self.etcd.range(keys.local(me))
-        there = {kv.key: kv.value for kv in kvs}
-        writes = [Write(k, v) for k, v in mine.items() if there.get(k) != v]
-        erases = [Erase(k) for k in there.keys() - mine.keys()]
-        await self._in_pieces(writes, erases)
-
-    async def _tell_endpoints(self) -> None:
-        self.commons.lost.clear()
-        self.commons.unnamed.clear()
-        for network in self.orphans:
-            why = "its network was removed while this host was away: remove it, and run it anew"
-            self.commons.lost |= {e.id: why for e in self.state.members(network)}
-        networks = self._taking_part - self.orphans
-        # All that lives with our lease, also of an earlier life: in a large cluster it would
-        # take seconds to look for that among everybody's.
-        ours = await self.etcd.keys_of(self._lease)
-        kept = {keys.alive(self.commons.me)}
-        for network in networks:
-            for endpoint in list(self.state.members(network)):
-                kept |= await self._tell_endpoint(endpoint)
-            await self._tell_blocks(network)
-        await self._in_pieces([], [Erase(key) for key in ours - kept])
-
-    async def _tell_endpoint(self, endpoint: Endpoint) -> set[str]:
-        """Claim what an endpoint has, unless it is claimed, and announce it.
-
-        Returns:
-            The keys that it has now.
-        """
-        sandbox = self.state.sandboxes[endpoint.sandbox]
-        wanted = Transaction()
-        have: set[str] = set()
-        for key, value in endpoint_records(endpoint, sandbox, self.commons):
-            found = await self.etcd.get(key)
-            # Not by its bytes: another release of ours may have written it.
-            if found is not None and not self._is_ours(decode(Claim, found.value), endpoint):
-                why = str(await self._explain(Clash(key, found, taken=True)))
-                log.warning("claim_lost", sandbox=sandbox.name, error=why)
-                if keys.kind(key) != "names":
-                    self.commons.lost[endpoint.id] = why
-                    return have
-                self.commons.unnamed[endpoint.id] = why
-                continue
-            have.add(key)
-            if found is None:
-                wanted.claim(key, value, self._lease)
-            elif found.lease != self._lease or found.value != value:
-                wanted.compares.append(Holds(key, found.value))
-                wanted.writes.append(Write(key, value, self._lease))
-        key = keys.announced(endpoint.network, endpoint.id)
-        told, there = encode(announced(endpoint, sandbox, self.commons)), await self.etcd.get(key)
-        have.add(key)
-        if there is None or there.value != told or there.lease != self._lease:
-            wanted.writes.append(Write(key, told, self._lease))
-        try:
-            if wanted:
-                await self.write(wanted)
-        except Clash as err:
-            self.commons.lost[endpoint.id] = str(await self._explain(err))
-        return have
-
-    def _is_ours(self, claim: Claim, endpoint: Endpoint) -> bool:
-        """Is it the endpoint's, or of one that went while the store was away?"""
-        gone = claim.host == self.commons.me and claim.endpoint not in self.state.endpoints
-        return claim.endpoint == endpoint.id or gone
-
-    async def _tell_blocks(self, network: NetworkId) -> None:
-        """Own every block again that our endpoints live in, unless somebody else has it by now."""
-        members = [e for e in self.state.members(network) if e.id not in self.commons.lost]
-        for endpoint in members:
-            for address in endpoint.addresses:
-                blocks = self.commons.blocks.get(network, {})
-                inside = [b for b in blocks.values() if address in b.cidr]
-                owner = max(inside, key=lambda b: b.cidr.prefixlen, default=None)
-                if owner is None or owner.host != self.commons.me:
-                    await self._borrow(network, address)
-        await self._give_back(network)
-
-    async def _give_back(self, network: NetworkId) -> None:
-        """Let others have what was borrowed for containers that have gone meanwhile."""
-        held = {a for e in self.state.members(network) for a in e.addresses}
-        idle = [
-            block
-            for block in self.commons.blocks_of(self.commons.me, network)
-            if block.cidr.prefixlen == block.cidr.max_prefixlen
-            and block.cidr.network_address not in held
-        ]
-        for key in [keys.block(network, block.cidr) for block in idle]:
-            with suppress(Clash):  # somebody has borrowed it by now
-                at = self.commons.revisions.get(key, 0)
-                await self.etcd.txn([At(key, at)], [], [Erase(key)])
-                self.commons.take([(key, None, 0)])
-
-    async def _borrow(self, network: NetworkId, address: Address) -> None:
-        single = ip_network((address, address.max_prefixlen))
-        block = Block(network=network, cidr=single, host=self.commons.me)
-        key = keys.block(network, single)
-        with suppress(Clash):
-            revision = await self.etcd.txn([At(key)], [Write(key, encode(block))], [])
-            record = [(key, encode(block), revision)]
-            self._mirror.put(record)
-            await self._hooks.changed(self.commons.take(record))
-
-    async def _in_pieces(self, writes: list[Write], erases: list[Erase]) -> None:
-        for at in range(0, len(writes), _TXN_MAX):
-            await self.etcd.txn([], writes[at : at + _TXN_MAX], [])
-        for at in range(0, len(erases), _TXN_MAX):
-            await self.etcd.txn([], [], erases[at : at + _TXN_MAX])
 
 
 def _networks(items: Iterable[Item]) -> list[Network]:
