@@ -20,8 +20,15 @@ flock 9 # one at a time; QEMU holds it as well, as long as it runs
 readonly KERNEL=$CACHE/kernel RESULTS=$CACHE/results
 readonly MINUTES=${SEAWAY_VM_MINUTES:-45}
 readonly BOOT_MODULES=(virtio_pci 9pnet_virtio 9p overlay) # between the kernel and our files
-# Beside those that are marked needs_kernel: what is close to the kernel.
-readonly TESTS=(tests/netns/test_{wireguard,vxlan,plan_applied,netlink,conntrack}.py)
+# Beside the files with tests that are marked needs_kernel: some of each thing we ask a kernel for.
+readonly TESTS=(
+  tests/netns/test_{wireguard,netlink,conntrack,names_of_namespaces}.py
+  tests/netns/test_vxlan.py::test_{boxes_talk,the_device_is_as_it_should_be,two_families_at_once}
+  tests/netns/test_vxlan.py::test_a_narrower_way_is_told_to_the_sender
+  tests/netns/test_plan_applied.py::test_{a_second_look_finds_nothing_to_do,a_macvlan_applied_twice}
+  tests/netns/test_plan_applied.py::test_a_{macvlan_is_on_the_wire,namespace_of_our_making}
+  tests/netns/test_plan_applied.py::test_an_endpoint_talks_and_is_reached
+)
 
 say() { echo "test-vm: $*" >&2; }
 die() {
@@ -129,7 +136,7 @@ run_machine() { # shows the console and keeps it among the results; returns when
   machine=""
   trap end_machine EXIT
   trap 'exit 130' INT TERM HUP
-  sed -u 's/\r$//' <"$CACHE/console" | tee "$RESULTS/console" &
+  stdbuf -o0 tr -d '\r' <"$CACHE/console" | tee "$RESULTS/console" &
   printer=$!
   start_machine
   wait "$machine" || [ $? != 124 ] || say "ended after $MINUTES minutes: SEAWAY_VM_MINUTES allows more"
@@ -153,7 +160,7 @@ mkfifo "$CACHE/console"
 printf '%q ' -ra --color=$color --durations=5 --timeout=600 -p no:cacheprovider "$@" >"$RESULTS/arguments"
 pack_initramfs "$CACHE/initramfs"
 
-say "booting Linux $VERSION; the first test comes after half a minute, all of them take ten or more"
+say "booting Linux $VERSION; the first test comes after half a minute, all of them take ten minutes"
 SECONDS=0
 run_machine
 took="$((SECONDS / 60)) min $((SECONDS % 60)) s"
