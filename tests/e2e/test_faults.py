@@ -279,7 +279,7 @@ def test_one_of_three_stores_is_enough_to_lose(town, how, which):
             stack.enter_context(still(lost))
         else:
             faults.kill_store(town.fleet.lab, lost.machine.name)
-        until = time.monotonic() + LEASE + 1
+        until = time.monotonic() + (LEASE + 1 if how == "paused" else 0)
         for n, site in enumerate(town.hosts):
             began = time.monotonic()
             new = stack.enter_context(dweller(site, f"new{n}", "sea"))
@@ -287,9 +287,15 @@ def test_one_of_three_stores_is_enough_to_lose(town, how, which):
             for other in (one, two, three):
                 wait_until(knows(other, f"new{n}", new.on("sea")["ipv4"]), 6, f"{other.name}: {n}")
         while time.monotonic() < until:
-            alive = [s.ask("/v1/cluster")["hosts"]["alive"] for s in town.hosts]
-            assert [3, 3, 3] == alive
+            living = [alive(s) for s in town.hosts]
+            assert [3, 3, 3] == living
         stack.enter_context(town.hosts[0].networks("made", flags=("-d", "overlay")))
+    # What a store that stood still was asked for is not done when nobody wants it any more.
+    faults.heal(town.fleet.lab)
+    calm(town.fleet)
+    for n, site in enumerate(town.hosts):
+        with dweller(site, f"new{n}", "sea"):
+            pass
 
 
 # -- hosts that others do not hear ---------------------------------------------------------------
@@ -386,10 +392,11 @@ def test_an_agent_is_killed_while_it_works(town):
         assert NOTHING == second.seaway("plan")
         kept = [s["name"] for s in second.ask("/v1/sandboxes")]
         assert "two" in kept
-        for name in ("two", *(f"load{n}" for n in range(4))):
-            found = [Container(second, name).on("sea")["ipv4"]] if name in kept else [GONE]
-            for other in (one, three):
-                wait_until(lambda o=other, f=found, n=name: f == ask(o, f"{n}.sea A"), 3, name)
+        names = ["two", *(f"load{n}" for n in range(4))]
+        found = [Container(second, n).on("sea")["ipv4"] if n in kept else GONE for n in names]
+        asked = [f"{name}.sea A" for name in names]
+        for other in (one, three):
+            wait_until(lambda o=other: found == ask(o, *asked), 3, f"{other.name} knows")
         for name in kept[:]:
             if name != "two":
                 client(second).request("DELETE", f"/v1/sandboxes/{name}")
@@ -528,8 +535,8 @@ def test_of_two_hosts_that_claim_the_same_one_wins(town):
                 )
             )
             one_won(found, fixed)
-            loser = pair[1 - found.index("")]
-            assert ["a0", "a1"][found.index("")] not in str(loser.ask("/v1/sandboxes"))
+            there = {s["name"] for site in pair for s in site.ask("/v1/sandboxes")}
+            assert {"one", "two", f"a{found.index('')}"} == there
             for site in pair:
                 detach(site, "a0", "a1", "same")
 
@@ -611,10 +618,9 @@ def test_a_host_changes_its_address(town):
             wait_until(
                 lambda b=before: b < third.ask("/v1/cluster")["certificate_expires"], 10, "renewed"
             )
-            for observer in (one, two):
-                assert knows(observer, "three.sea", three.on("sea")["ipv4"])()
             with dweller(third, "new", "sea") as new:
-                wait_until(knows(one, "new", new.on("sea")["ipv4"]), 3, "new is known")
+                found = [three.on("sea")["ipv4"], new.on("sea")["ipv4"]]
+                wait_until(lambda f=found: f == ask(one, "three.sea A", "new.sea A"), 3, "names")
         assert {} == flow.lost()
     for site in town.hosts:
         wait_until(lambda s=site: [] == s.ask("/v1/status")["problems"], 10, "nobody complains")

@@ -169,7 +169,7 @@ def flowing(
         echo = stack.enter_context(target.started(sys.executable, "-c", _ECHO))
         assert echo.stdout is not None
         port = echo.stdout.readline().strip()
-        command = source.argv(sys.executable, "-c", _SENDER, port, str(pace), "3", *addresses)
+        command = source.argv(sys.executable, "-c", _SENDER, port, str(pace), "2", *addresses)
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
