@@ -6,13 +6,15 @@ host1 is on the wire; host2 and host3 are behind one NAT, and host4 behind anoth
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from seaway.lab import cluster
+from seaway.lab import agents, cluster, faults
 from seaway.lab.lifecycle import silent
+from tests.support.expiry import expire
 from tests.support.fleet import Fleet, guest, running_fleet
 from tests.support.flow import flowing
 from tests.support.netns import wait_until
@@ -112,6 +114,18 @@ def test_hosts_behind_different_nats_do_not_meet(fleet, guests):
             assert f"{network} does not reach {host}: {reason}" in problems(site)
     ping = f"ping -n -c 1 -W 1 {guests[3].on('sea')['ipv4']} || true"
     assert "100% packet loss" in guests[1].shell(ping)
+
+
+def test_a_certificate_that_expired_meanwhile_is_renewed(fleet, guests):
+    """A host that runs no part of the store was away for longer than its certificate lasts: it
+    gets another one, and is a member as before."""
+    first, *_, fourth = fleet.hosts
+    faults.kill(fleet.lab, "host4")
+    expire(fourth, by=first)
+    agents.start([fourth.machine])  # faults.start() would give it its usual addresses
+    wait_until(lambda: fourth.ask("/v1/cluster")["online"], 15)
+    assert fourth.ask("/v1/cluster")["certificate_expires"] > time.time()
+    reaches(guests[3], guests[0], "sea")
 
 
 def problems(site: Site) -> list[str]:
