@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_AFTER_CRASH: Final = 5.0
 _ONLINE_SECONDS: Final = 15.0
 
 
@@ -74,10 +75,22 @@ class ClusterService:
                 await self._changed.wait()
                 continue
             async with asyncio.TaskGroup() as group:
-                being = group.create_task(ship.run(), name="membership")
+                being = group.create_task(self._be(ship), name="membership")
                 await self._changed.wait()
                 being.cancel()
             await ship.close()
+
+    async def _be(self, ship: Membership) -> None:
+        """Be a member; what goes wrong there must not end names and ports of this host itself."""
+        while True:
+            try:
+                await ship.run()
+            except Exception:  # a bug of ours
+                log.exception("membership_crashed")
+                self._core.events.add("membership_crashed", self.node_name)
+                await asyncio.sleep(_AFTER_CRASH)
+            else:
+                return
 
     # -- init ---------------------------------------------------------------------------------
 
@@ -115,6 +128,8 @@ class ClusterService:
                     cluster=cluster.id,
                     name=host.name,
                     number=host.number,
+                    port=cluster.ports.base,
+                    addresses=tuple(map(str, host.addresses)),
                     etcd=tuple(urls),
                     foreign=bool(request.etcd),
                     advertise=tuple(request.advertise),
@@ -237,7 +252,7 @@ class ClusterService:
             found = await join_client.join([server], token, asked)
             files.save(found.certificate, found.ca)
             self._keep_foreign_tls(found.etcd_ca, found.etcd_certificate, found.etcd_key)
-            cluster = decode(Cluster, found.cluster.encode())
+            cluster = decode(Cluster, found.cluster.encode(), newer=True)
             host = replace(self._new_host(addresses), id=HostId(found.id), number=found.number)
             self._seed(cluster, host)
             self._folder.save(
@@ -246,6 +261,8 @@ class ClusterService:
                     cluster=cluster.id,
                     name=found.name,
                     number=found.number,
+                    port=cluster.ports.base,
+                    addresses=tuple(map(str, host.addresses)),
                     etcd=found.etcd,
                     foreign=cluster.stores == 0,
                     advertise=tuple(request.advertise),
@@ -436,7 +453,7 @@ async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
     blocks: list[str] = []
     for network in ship.commons.networks:
         kvs, _ = await etcd.range(keys.blocks(network))
-        blocks += (kv.key for kv in kvs if decode(Block, kv.value).host == host.id)
+        blocks += (kv.key for kv in kvs if decode(Block, kv.value, newer=True).host == host.id)
     for at in range(0, len(blocks), 100):
         await etcd.txn([], [], [Erase(key) for key in blocks[at : at + 100]])
     gone = [

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
+from seaway.errors import StoreError
 from seaway.model.cluster import Announced, Block, Cluster, Host, HostId
 from seaway.model.network import Network, NetworkId, Prefix
 from seaway.model.sandbox import EndpointId
@@ -23,6 +24,7 @@ class Touched:
     """What some records changed.
 
     Attributes:
+        members: Some host's own record.
         hosts: Those that came, went, or are reached or own blocks otherwise than before.
         lives: Those that came to life or fell silent.
         networks: New value by id; None for one that has gone.
@@ -30,6 +32,7 @@ class Touched:
     """
 
     cluster: bool = False
+    members: bool = False
     hosts: set[HostId] = field(default_factory=set)
     lives: set[HostId] = field(default_factory=set)
     networks: dict[NetworkId, Network | None] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class Commons:
         me: This host's id.
         blocks, announced: By network; only of those that this host takes part in.
         revisions: Of the records that this host may want to change.
+        unreadable: Records that a newer Seaway has written, or a fault: why.
         lost: Endpoints of ours whose address somebody else has by now: why.
         unnamed: Endpoints of ours whose container's name somebody else has on their network:
             why.  That happens to those which were made while the store was out of reach.
@@ -58,6 +62,7 @@ class Commons:
         self.blocks: dict[NetworkId, dict[Prefix, Block]] = {}
         self.announced: dict[NetworkId, dict[EndpointId, Announced]] = {}
         self.revisions: dict[str, int] = {}
+        self.unreadable: dict[str, str] = {}
         self.lost: dict[EndpointId, str] = {}
         self.unnamed: dict[EndpointId, str] = {}
         self._owned: dict[HostId, dict[NetworkId, dict[Prefix, Block]]] = {}
@@ -100,23 +105,30 @@ class Commons:
         """Take up records: (key, value or None for one that has gone, revision)."""
         touched = touched or Touched()
         for key, value, revision in records:
-            kind = keys.kind(key)
-            if kind == "announced":
-                self._announced(key, value, touched)
-            elif kind == "blocks":
-                self._block(key, value, revision, touched)
-            elif kind == "hosts":
-                self._host(key, value, revision, touched)
-            elif kind == "alive":
-                self._alive(HostId(key.removeprefix(keys.ALIVE)), value, touched)
-            elif kind == "networks":
-                self._network(key, value, revision, touched)
-            elif kind == "cluster" and value is not None:
-                self._note(key, revision)
-                fresh = decode(Cluster, value)
-                touched.cluster |= fresh != self.cluster
-                self.cluster = fresh
+            try:
+                self._take_one(key, value, revision, touched)
+                self.unreadable.pop(key, None)
+            except StoreError as err:  # one that cannot be read must not hide all others
+                self.unreadable[key] = str(err)
         return touched
+
+    def _take_one(self, key: str, value: bytes | None, revision: int, touched: Touched) -> None:
+        kind = keys.kind(key)
+        if kind == "announced":
+            self._announced(key, value, touched)
+        elif kind == "blocks":
+            self._block(key, value, revision, touched)
+        elif kind == "hosts":
+            self._host(key, value, revision, touched)
+        elif kind == "alive":
+            self._alive(HostId(key.removeprefix(keys.ALIVE)), value, touched)
+        elif kind == "networks":
+            self._network(key, value, revision, touched)
+        elif kind == "cluster" and value is not None:
+            self._note(key, revision)
+            fresh = decode(Cluster, value, newer=True)
+            touched.cluster |= fresh != self.cluster
+            self.cluster = fresh
 
     def replace(
         self, prefixes: Iterable[str], records: Iterable[tuple[str, bytes, int]]
@@ -167,8 +179,9 @@ class Commons:
             if identity != self.me:  # what we were last is what we go on as, by ourselves
                 self.hosts.pop(identity, None)
         else:
-            self.hosts[HostId(sys.intern(identity))] = decode(Host, value)
+            self.hosts[HostId(sys.intern(identity))] = decode(Host, value, newer=True)
         if before != self.hosts.get(identity):
+            touched.members = True
             touched.hosts.add(identity)
 
     def _alive(self, identity: HostId, value: bytes | None, touched: Touched) -> None:
@@ -180,7 +193,7 @@ class Commons:
     def _network(self, key: str, value: bytes | None, revision: int, touched: Touched) -> None:
         identity = NetworkId(key.removeprefix(keys.NETWORKS))
         self._note(key, revision if value is not None else 0)
-        fresh = None if value is None else decode(Network, value)
+        fresh = None if value is None else decode(Network, value, newer=True)
         if fresh == self.networks.get(identity):
             return
         if fresh is None:
@@ -195,7 +208,7 @@ class Commons:
         self._note(key, revision if value is not None else 0)
         there = self.blocks.setdefault(network, {})
         before = there.get(cidr)
-        fresh = None if value is None else decode(Block, value)
+        fresh = None if value is None else decode(Block, value, newer=True)
         if before == fresh:
             return
         if before is not None:
@@ -215,7 +228,7 @@ class Commons:
                 touched.announced.pop(identity, None)
                 touched.withdrawn.add(identity)
             return
-        fresh = decode(Announced, value)
+        fresh = decode(Announced, value, newer=True)
         if fresh.host != self.me and fresh != there.get(identity):
             there[fresh.id] = fresh  # the same text, which is kept once then
             touched.withdrawn.discard(identity)

@@ -19,6 +19,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         name, number: Of the host.
         etcd: URLs of the store, as known last.
         foreign: The store is somebody else's: we run none.
+        port: The first of the cluster's ports.
+        addresses: Where others reached the host when that was last told.
         advertise: Addresses that the user chose; empty: those of the default routes.
     """
 
@@ -28,6 +30,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     etcd: tuple[str, ...]
     foreign: bool = False
+    port: int = 7900
+    addresses: tuple[str, ...] = ()
     advertise: tuple[str, ...] = ()
 
 

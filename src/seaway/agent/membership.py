@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import wraps
 from ipaddress import IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ from seaway.plan.networks import plan_network
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd import Etcd
+from seaway.store.etcd import Member as EtcdMember
 from seaway.store.etcd_wire import At, Clash, Write
 
 if TYPE_CHECKING:
@@ -74,6 +76,11 @@ class Membership:
         self._applying = asyncio.Lock()
         self._idle_since: dict[NetworkId, float] = {}
         self._fenced: set[SandboxId] = set()
+        self._known = asyncio.Event()
+        if self.commons.cluster is not None:
+            self._known.set()
+        # Without our copy nobody can say what of the cluster's is still wanted in the kernel.
+        core.kernel.hold = not self._known.is_set()
         for network in self.commons.networks.values():
             core.state.learn(network)
         self.session.assume({e.network for e in core.state.endpoints.values() if self._is_ours(e)})
@@ -160,7 +167,7 @@ class Membership:
     async def members_elsewhere(self, network: NetworkId) -> list[str]:
         """Name the containers that other hosts have on a network."""
         kvs, _ = await self.session.etcd.range(keys.announced(network))
-        found = [decode(Announced, kv.value) for kv in kvs]
+        found = [decode(Announced, kv.value, newer=True) for kv in kvs]
         return sorted(f"{a.name} (on {self.host_name(a.host)})" for a in found)
 
     def host_name(self, host: HostId) -> str:
@@ -238,12 +245,16 @@ class Membership:
                 self._announce(touched)  # whoever asks for a name goes there at once
 
     async def _ways(self, touched: Touched) -> None:
-        if touched.cluster:
+        if touched.cluster or touched.members or touched.lives:
             self.stores.kick()
-            await self.overlay.cluster_changed()
-        if touched.hosts or touched.lives:
-            self.stores.kick()
-            await self.overlay.refresh(touched.hosts | touched.lives)
+        try:
+            if touched.cluster:
+                await self.overlay.cluster_changed()
+            if touched.hosts or touched.lives:
+                await self.overlay.refresh(touched.hosts | touched.lives)
+        except SeawayError as err:  # this host's own trouble, and none of the store's
+            log.warning("news_not_applied", error=str(err))
+            self._core.kernel.kick("news of the cluster could not be applied")
 
     def _announce(self, touched: Touched) -> None:
         for endpoint in touched.announced.values():
@@ -282,7 +293,10 @@ class Membership:
     async def _connected(self) -> None:
         await self._fence_lost()
         self.stores.kick()
-        await self.remember_stores()
+        if not self.member.foreign:
+            self.remember_stores(await self.session.etcd.members())
+        self._known.set()
+        self._core.kernel.hold = False
 
     async def _fence_lost(self) -> None:
         """Take from endpoints what is somebody else's by now, and give back what is not."""
@@ -323,11 +337,8 @@ class Membership:
         self.probes.proofs.clear()
         await self.stores.stop()
 
-    async def remember_stores(self) -> None:
+    def remember_stores(self, members: Iterable[EtcdMember]) -> None:
         """Know where all members of the store are, for when one of them is gone."""
-        if self.member.foreign:
-            return
-        members = await self.session.etcd.members()
         urls = tuple(sorted(url for m in members if not m.learner for url in m.client_urls))
         if urls and set(urls) != set(self.member.etcd):
             self.look_for_stores(urls)
@@ -396,6 +407,13 @@ class Membership:
             **changes,  # type: ignore[arg-type]
         )
 
+    @property
+    def known_addresses(self) -> tuple[Address, ...]:
+        """Where others reach this host, as known last."""
+        if self.me in self.commons.hosts:
+            return self.commons.host.addresses
+        return tuple(ip_address(text) for text in self.member.addresses)
+
     # -- running ------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
@@ -413,11 +431,12 @@ class Membership:
             await self.session.run()
             return
         services: tuple[Callable[[], Awaitable[None]], ...] = (
-            self.stores.run,
-            self.overlay.run,
-            self.probes.run,
-            self._sweep,
-            self._keep_told,
+            self.stores.keep,
+            self._when_known(self.stores.run),
+            self._when_known(self.overlay.run),
+            self._when_known(self.probes.run),
+            self._when_known(self._sweep),
+            self._when_known(self._keep_told),
         )
         async with asyncio.TaskGroup() as group:
             others = [
@@ -427,6 +446,16 @@ class Membership:
             await self.session.run()
             for task in others:
                 task.cancel()
+
+    def _when_known(self, service: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Have a service wait until something is known of the cluster: our copy may be lost."""
+
+        @wraps(service)
+        async def later() -> None:
+            await self._known.wait()
+            await service()
+
+        return later
 
     async def _keep_told(self) -> None:
         """Tell others when something about this host has changed."""

@@ -55,19 +55,40 @@ def find(ship: Membership, name: str) -> Host:
 
 
 async def drain(ship: Membership, name: str, *, undo: bool) -> Host:
-    """Have a host take no new endpoints of the cluster's networks, or take them again."""
-    host = find(ship, name)
-    key = keys.host(host.id)
-    while host.drained == undo:
+    """Have a host take no new endpoints of the cluster's networks, or take them again.
+
+    Raises:
+        NotFound: There is no such host.
+        StoreError: The store is out of reach, or the host's Seaway is newer than this one.
+    """
+    require_online(ship)
+    key = keys.host(find(ship, name).id)
+    while True:
+        found = await ship.session.etcd.get(key)
+        if found is None:
+            raise NotFound(f"host {name!r} has just left the cluster")
+        host = decode(Host, found.value)
+        if host.drained != undo:
+            return host
         fresh = replace(host, drained=not undo)
-        try:
-            revision = ship.commons.revisions.get(key, 0)
-            await ship.session.etcd.txn([At(key, revision)], [Write(key, encode(fresh))], [])
-        except Clash:
-            pass
-        await ship.session.freshen(keys.HOSTS)
-        host = find(ship, name)
-    return host
+        with suppress(Clash):
+            at = [At(key, found.mod_revision)]
+            revision = await ship.session.etcd.txn(at, [Write(key, encode(fresh))], [])
+            await ship.session.take([(key, encode(fresh), revision)])
+            return fresh
+
+
+def require_online(ship: Membership) -> None:
+    """Refuse what must not be decided by old news.
+
+    Raises:
+        StoreError: The store is out of reach.
+    """
+    if not ship.session.online:
+        raise StoreError(
+            f"the cluster's store is out of reach ({ship.session.error}): try again when "
+            "'seaway cluster status' says online"
+        )
 
 
 async def remove(ship: Membership, name: str, *, force: bool) -> Host:
@@ -161,6 +182,7 @@ async def rotate_keys(ship: Membership) -> int:
     Raises:
         Conflict: The last rotation is not at its end.
     """
+    require_online(ship)
     cluster = ship.cluster
     if dead := [h.name for i, h in ship.commons.hosts.items() if i not in ship.commons.alive]:
         raise Conflict(
@@ -248,6 +270,13 @@ def problems(ship: Membership) -> list[dict[str, str]]:
         ]
     if ship.stores.trouble:
         found.append({"object": "etcd", "error": ship.stores.trouble})
+    found += [
+        {
+            "object": key.removeprefix(f"{keys.ROOT}/"),
+            "error": f"{why}; a host with a newer Seaway may have written it: upgrade this one",
+        }
+        for key, why in ship.commons.unreadable.items()
+    ]
     found += [{"object": "overlay", "error": line} for line in lines(ship.overlay.problems)]
     broken = (p for p in ship.probes.proofs.values() if p.why)
     found += [{"object": "path", "error": p.why} for p in broken]
@@ -373,7 +402,7 @@ async def _containers(ship: Membership, network: str = "") -> list[Announced]:
     found: list[Announced] = []
     for identity in [NetworkId(network)] if network else list(ship.commons.networks):
         kvs, _ = await ship.session.etcd.range(keys.announced(identity))
-        found += (decode(Announced, kv.value) for kv in kvs)
+        found += (decode(Announced, kv.value, newer=True) for kv in kvs)
     return found
 
 

@@ -215,14 +215,15 @@ class Probes:
                 self._ship.overlay.new_ways.clear()
                 try:
                     await self.prove_all()
-                except SeawayError as err:
-                    log.info("probe_failed", error=str(err))
+                except* SeawayError as err:
+                    log.info("probe_failed", error=str(err.exceptions[0]))
         finally:
             self._close()
 
     def _close(self) -> None:
         for echo in self._echoes.values():
             echo.close()
+        self._echoes.clear()
 
 
 def _blame(peer: Host, way: Way, size: int, full: Echoed, small: Echoed) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -52,6 +52,7 @@ class Reconciler:
     Attributes:
         known: Every resource that we believe to stand, by key.
         repairs: How many resources audits had to put right since the start.
+        hold: Audits delete nothing, since not all that is desired is known.
         error: Why the last audit failed; "" if it did not.
         unseen: Namespaces that the last look could not read, and why.
     """
@@ -73,6 +74,7 @@ class Reconciler:
         self._changes = 0  # counts attempts to change the kernel, so that a look knows of them
         self.repairs = 0
         self.error = ""
+        self.hold = False
         self.unseen: dict[str, str] = {}
         self._failures = 0
 
@@ -207,6 +209,8 @@ class Reconciler:
 
     def _put_right(self, plan: Diff, why: str) -> Diff:
         began = time.perf_counter()
+        if self.hold:
+            plan = replace(plan, delete=())
         try:
             if plan:
                 self._changes += 1

@@ -144,7 +144,7 @@ class Session:
                 self._under_way -= 1
                 if not self._under_way:
                     self._still.set()
-            self._believe(change, revision)
+            await self._believe(change, revision)
         self._copy(change)
 
     def doubt(self) -> None:
@@ -195,7 +195,7 @@ class Session:
                 "when 'seaway cluster status' says online"
             )
 
-    def _believe(self, change: Change, revision: int) -> None:
+    async def _believe(self, change: Change, revision: int) -> None:
         """Take over at once what we wrote ourselves; the watch says it again later."""
         records: list[tuple[str, bytes | None, int]] = [
             *((keys.block(b.network, b.cidr), encode(b), revision) for b in change.claim),
@@ -203,8 +203,8 @@ class Session:
             *((keys.network(n.id), encode(n), revision) for n in _networks(change.put)),
             *((keys.network(n.id), None, revision) for n in _networks(change.delete)),
         ]
-        self.commons.take(records)
-        self._mirror.put(records)
+        if records:
+            await self.take(records)
 
     async def explain(self, err: Clash) -> Conflict:
         """Say in the user's words who was faster."""
@@ -215,7 +215,7 @@ class Session:
             return Taken(words, err.key)
         if kind not in ("addresses", "names", "network-names") or err.found is None:
             return Taken("another host was faster: try again", err.key)
-        claim = decode(Claim, err.found.value)
+        claim = decode(Claim, err.found.value, newer=True)
         host = self.commons.hosts.get(claim.host)
         where = f" on {host.name}" if host else ""
         if kind == "network-names":
@@ -354,7 +354,7 @@ class Session:
         known = self.commons.cluster
         if record is None:
             raise StoreError("the store there is empty: it is not this cluster's")
-        found = decode(Cluster, record.value)
+        found = decode(Cluster, record.value, newer=True)
         if known is not None and found.id != known.id:
             raise StoreError(f"the store there is of cluster {found.id}, not of {known.id}")
         if await self.etcd.get(keys.host(self.commons.me)) is None:
@@ -372,6 +372,7 @@ class Session:
             async with self._order:
                 touched = await self._read(left[0])
             await self._hooks.changed(touched)
+            await self._mirror.written()
             done.add(left[0])
         await self._still.wait()  # what changes claim must not be taken for leftovers
         self._to_copy.clear()  # all of it is compared now

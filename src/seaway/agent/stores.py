@@ -7,6 +7,7 @@ their certificates, and say which are worth nothing any more.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -20,8 +21,8 @@ from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, Urls, client_url
 from seaway.cluster.join_server import JoinServer, listen
 from seaway.cluster.joining import Removed, RenewRequest, Server
 from seaway.cluster.stores import find_member, join_as_learner, leave, promote, wanted_stores
-from seaway.errors import Conflict, SeawayError
-from seaway.model.cluster import HostId
+from seaway.errors import Conflict, SeawayError, StoreError
+from seaway.model.cluster import STORE_SIZES, HostId, Ports
 from seaway.store.etcd import Member, Refused, Status
 
 if TYPE_CHECKING:
@@ -31,8 +32,13 @@ log = structlog.get_logger()
 
 _PACE: Final = 2.0
 """Seconds between looks at who should run etcd."""
+_COPYING: Final = 60.0
+"""Seconds for etcd here to get all that the others have, and between two attempts at that."""
 _LEAVING: Final = 10.0
 """Seconds to try to give up our part of the store."""
+_IDLE_PACE: Final = 60.0
+_SPREAD: Final = 10.0
+"""Seconds between looks of hosts that have no part of the store, and over which they spread."""
 _HEALTH: Final = 10.0
 """Seconds between looks at how each store is."""
 _RENEW_RETRY: Final = 30.0
@@ -63,7 +69,7 @@ class Stores:
         self._config: EtcdConfig | None = None
         self._reconfigured = asyncio.Event()
         self._stopped = False
-        self._ask_again = 0.0
+        self._ask_again = self._join_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
 
     @property
@@ -75,13 +81,16 @@ class Stores:
         """Look again soon."""
         self._kicked.set()
 
-    async def run(self) -> None:
-        """Keep etcd, the join port and certificates as they should be, until cancelled."""
+    async def keep(self) -> None:
+        """Keep etcd running here, if it has been started before, until cancelled."""
         if self.process.has_data and not self._ship.member.foreign:
             self._run_etcd(self.config("existing", ()))
+        await self._keep_etcd()
+
+    async def run(self) -> None:
+        """See who should have the store, let others in, renew certificates, until cancelled."""
         self._note_signing()
         services: Sequence[Callable[[], Awaitable[None]]] = (
-            self._keep_etcd,
             self._decide_often,
             self._serve_joins,
             self._renew_in_time,
@@ -104,19 +113,19 @@ class Stores:
     ) -> EtcdConfig:
         """Say how etcd is started here."""
         files = self._ship.folder.credentials
-        cluster = self._ship.cluster
-        addresses = self._ship.commons.host.addresses
+        addresses = self._ship.known_addresses
+        ports = Ports(base=self._ship.member.port)
         return EtcdConfig(
             name=self._ship.me,
             addresses=addresses,
-            ports=cluster.ports,
+            ports=ports,
             certificate=files.certificate,
             key=files.key,
             ca=files.ca,
             crl=files.crl,
-            members=members or ((self._ship.me, peer_urls(addresses, cluster.ports)),),
+            members=members or ((self._ship.me, peer_urls(addresses, ports)),),
             state=state,
-            token=cluster.id,
+            token=self._ship.member.cluster,
         )
 
     def _run_etcd(self, config: EtcdConfig | None) -> None:
@@ -141,8 +150,10 @@ class Stores:
     async def _decide_often(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PACE):
+                async with asyncio.timeout(_PACE if self._is_concerned else _IDLE_PACE):
                     await self._kicked.wait()
+            if not self._is_concerned:  # thousands of hosts hear of the same thing at once
+                await asyncio.sleep(random.uniform(0, _SPREAD))  # noqa: S311 - not a secret
             self._kicked.clear()
             self._note_signing()
             if self._stopped:
@@ -159,6 +170,13 @@ class Stores:
                 self.trouble = str(err)
                 log.info("store_step_failed", error=str(err))
 
+    @property
+    def _is_concerned(self) -> bool:
+        """Is there anything for this host to do about the store, or may there soon be?"""
+        ship = self._ship
+        few = len(ship.commons.hosts) <= 2 * max(STORE_SIZES)
+        return few or not ship.session.online or ship.me in {*self.hosts, *self.wanted}
+
     async def _decide(self) -> None:
         ship = self._ship
         await self._look()
@@ -169,7 +187,8 @@ class Stores:
             if not ship.folder.credentials.can_sign:
                 await self._fetch_authority()
             if mine is None or mine.learner or not mine.name:
-                await self._join(peers)
+                if time.monotonic() > self._join_again:
+                    await self._join(peers)
                 return
             if set(mine.peer_urls) != set(peers):
                 await ship.session.etcd.update_member(mine.id, peers)
@@ -191,7 +210,7 @@ class Stores:
         self.wanted = wanted_stores(
             list(known.values()), members, ship.commons.alive, ship.cluster.stores
         )
-        await ship.remember_stores()
+        ship.remember_stores(self.members)
 
     async def _fetch_authority(self) -> None:
         ship = self._ship
@@ -207,10 +226,32 @@ class Stores:
         if members is None:
             return  # another host is just joining: later
         self._run_etcd(self.config("existing", members))
-        async with asyncio.timeout(60):
-            await promote(ship.session.etcd, ship.me, peers)
+        try:
+            async with asyncio.timeout(_COPYING):
+                await promote(ship.session.etcd, ship.me, peers)
+        except TimeoutError:
+            await self._step_back(peers)
         await self._look()
         ship.core_events("store_joined")
+
+    async def _step_back(self, peers: Urls) -> None:
+        """Let others try to have a part of the store: etcd takes in one at a time.
+
+        Raises:
+            StoreError: Says what keeps us from it.
+        """
+        ship = self._ship
+        self._run_etcd(None)
+        await self._look()
+        mine = find_member(self.members, ship.me, peers)
+        if mine is not None and mine.learner:
+            await ship.session.etcd.remove_member(mine.id)
+        await self.process.wipe()
+        self._join_again = time.monotonic() + _COPYING
+        raise StoreError(
+            "etcd here could not copy from the others: do firewalls let tcp port "
+            f"{ship.cluster.ports.etcd_peers} pass, in both directions?"
+        )
 
     async def _leave(self, peers: Urls) -> None:
         successors = [h for h in self.wanted if h != self._ship.me]

@@ -86,7 +86,9 @@ class Teller:
         for key, value in endpoint_records(endpoint, sandbox, self._commons):
             found = await self._session.etcd.get(key)
             # Not by its bytes: another release of ours may have written it.
-            if found is not None and not self._is_ours(decode(Claim, found.value), endpoint):
+            if found is not None and not self._is_ours(
+                decode(Claim, found.value, newer=True), endpoint
+            ):
                 why = str(await self._session.explain(Clash(key, found, taken=True)))
                 log.warning("claim_lost", sandbox=sandbox.name, error=why)
                 if keys.kind(key) != "names":

@@ -34,7 +34,8 @@ WIREGUARD_GO: Final = "wireguard-go"
 SOCKETS: Final = Path("/var/run/wireguard")
 """Where wireguard-go has them: one folder for all network namespaces."""
 
-_SECONDS: Final = 20.0
+_SECONDS: Final = 2.0
+"""For what takes a few milliseconds, unless a wireguard-go hangs: nobody can wait for that."""
 _END: Final = 5.0  # seconds for a wireguard-go to end
 _HURRY: Final = 1.0  # seconds; connecting is at once, or somebody is stuck
 _ARGS_MAX: Final = 1 << 19  # bytes in one command line: a quarter of what Linux takes

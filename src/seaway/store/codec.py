@@ -1,9 +1,12 @@
 """Records: model values to versioned JSON and back.
 
-A record says its version.  This release writes version 2 and reads 1, its
-predecessor's, as well.  Unknown fields are errors: a newer agent's record is
-not half understood; so whoever adds, renames or removes a field, or gives one
-another meaning, counts VERSION up.
+A record says its version, and the lowest version that may read it.  This release
+writes version 2 and reads 1, its predecessor's, as well.  Whoever adds, renames or
+removes a field, or gives one another meaning, counts VERSION up; and READS too,
+unless who does not know of that may go on without.
+
+So the hosts of a cluster can be upgraded one by one: those that are not yet read what
+they may of the others' records, and leave out what they do not know.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ from seaway.model.network import NetworkId
 VERSION: Final = 2
 """2: clusters.  What there was before has kept its fields and what they mean."""
 
+READS: Final = 2
+"""The lowest version whose readers may do without what has come since."""
+
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 UPGRADES: Final[dict[int, dict[type, Upgrade]]] = {1: {}}
@@ -54,11 +60,16 @@ Read = Callable[[Any], Any]
 
 def encode(value: Any) -> bytes:
     """Render a model value as one record."""
-    return msgspec.json.encode({"version": VERSION, "value": value}, enc_hook=str)
+    record = {"version": VERSION, "reads": READS, "value": value}
+    return msgspec.json.encode(record, enc_hook=str)
 
 
-def decode(kind: type[T], data: bytes) -> T:
+def decode(kind: type[T], data: bytes, *, newer: bool = False) -> T:
     """Read a record of this or the previous version back into *kind*.
+
+    Args:
+        newer: Read one of a later version, too, if that allows it, without what is new in it.
+            Such a value must not be written back.
 
     Raises:
         StoreError: Not a record of ours, or from a newer Seaway.
@@ -66,7 +77,10 @@ def decode(kind: type[T], data: bytes) -> T:
     try:
         record = msgspec.json.decode(data)
         read: Read = _reader(kind)  # type: ignore[arg-type]  # types are hashable
-        found: T = read(_upgraded(kind, record["version"], record["value"]))
+        version, item = record["version"], record["value"]
+        if newer and version > VERSION >= record.get("reads", version):
+            item, version = _known_of(kind, item), VERSION
+        found: T = read(_upgraded(kind, version, item))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OSError, InvalidSpec) as err:
         raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
     return found
@@ -84,6 +98,19 @@ def _upgraded(kind: type, version: int, item: Any) -> Any:
         item = UPGRADES[version].get(kind, _unchanged)(item)
         version += 1
     return item
+
+
+def _known_of(hint: Any, item: Any) -> Any:
+    """Leave out the fields that this version does not know, at any depth."""
+    hint = _unwrap(hint)
+    if typing.get_origin(hint) is tuple:
+        return [_known_of(typing.get_args(hint)[0], one) for one in item]
+    inner = [one for one in typing.get_args(hint) if is_dataclass(one)]
+    hint = inner[0] if inner else hint
+    if not is_dataclass(hint) or not isinstance(item, dict):
+        return item
+    hints = typing.get_type_hints(hint)
+    return {name: _known_of(hints[name], value) for name, value in item.items() if name in hints}
 
 
 def _unchanged(item: dict[str, Any]) -> dict[str, Any]:
