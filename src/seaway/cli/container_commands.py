@@ -435,7 +435,7 @@ def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None)
     return {
         "ID": found["container"][:12] or found["id"],
         "Image": found["image"] or "-",
-        "Status": _status(container) if container else found["phase"],
+        "Status": _status(container, found["error"]) if container else found["phase"],
         "State": found["phase"],
         "Ports": ", ".join(found["ports"]),
         "Networks": ",".join(n["network"] for n in found["networks"]),
@@ -445,10 +445,16 @@ def _attached_row(found: Mapping[str, Any], container: Mapping[str, Any] | None)
     }
 
 
-def _status(container: Mapping[str, Any]) -> str:
-    """Podman 4 says "Up 3 minutes ago", which is not what it means."""
+def _status(container: Mapping[str, Any], error: str = "") -> str:
+    """Podman 4 says "Up 3 minutes ago", which is not what it means.
+
+    Args:
+        error: What is wrong with a running container's network, which Podman knows nothing of.
+    """
     text = str(container["Status"])
-    return text.removesuffix(" ago") if text.startswith("Up ") else text
+    if not text.startswith("Up "):
+        return text
+    return text.removesuffix(" ago") + (" (network trouble: see inspect)" if error else "")
 
 
 def _foreign_row(container: Mapping[str, Any]) -> dict[str, Any]:
