@@ -355,6 +355,13 @@ def test_what_cannot_be_done_alone_changes_nothing(url):
                 assert "\n" not in str(caught.value)
             with pytest.raises(Conflict, match="in use by web"):
                 await one.remove_network("blue")
+            for name, work in (
+                ("green", one.network("green", "10.7.0.0/24")),
+                ("red", one.remove_network("red")),
+            ):
+                words = f"^network {name} is the whole cluster's, .* \\(.+\\): try again when"
+                with pytest.raises(StoreError, match=words):
+                    await work
 
             after = [
                 dict(one.disk.records),

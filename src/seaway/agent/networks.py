@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from seaway.agent.core import Core, new_id, now
@@ -15,7 +16,7 @@ from seaway.agent.requests import (
 )
 from seaway.agent.session import Taken as HadByAnother
 from seaway.agent.state import Change
-from seaway.errors import Conflict, InvalidSpec, SeawayError, Unsupported
+from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError, Unsupported
 from seaway.ipam.pools import Taken
 from seaway.ipam.subnets import Wanted, assemble
 from seaway.kernel import surroundings
@@ -23,6 +24,7 @@ from seaway.model.names import check_new_name
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
 from seaway.plan.networks import plan_network
 from seaway.store import keys
+from seaway.store.etcd import Refused
 
 if TYPE_CHECKING:
     from seaway.agent.membership import Membership
@@ -71,7 +73,8 @@ async def _create_shared(core: Core, request: NetworkRequest, options: dict[str,
     """Make a network of the whole cluster, looking again if another host makes one just now."""
     ship = _require_cluster(core)
     for _ in range(_TRIES):
-        await ship.session.freshen(keys.NETWORK_TURN)
+        with _asking_the_store(ship, request.name):
+            await ship.session.freshen(keys.NETWORK_TURN)
         if core.state.has_network(request.name):
             raise Conflict(f"network {request.name!r} exists already: choose another name")
         network = _described(core, request, Driver.OVERLAY, options)
@@ -82,6 +85,22 @@ async def _create_shared(core: Core, request: NetworkRequest, options: dict[str,
             if err.key != keys.NETWORK_TURN:
                 raise
     raise Conflict("other hosts are making networks all the time: try again")
+
+
+@contextmanager
+def _asking_the_store(ship: Membership, network: str) -> Iterator[None]:
+    """Say what it is asked for, and what to do, when it is out of reach."""
+    try:
+        if not ship.session.online:
+            raise StoreError(ship.session.error)
+        yield
+    except Refused:
+        raise
+    except StoreError as err:
+        raise StoreError(
+            f"network {network} is the whole cluster's, and the cluster's store is out of reach "
+            f"({err}): try again when 'seaway cluster status' says online"
+        ) from err
 
 
 def _require_cluster(core: Core) -> Membership:
@@ -179,7 +198,9 @@ async def remove(core: Core, name: str) -> Network:
         raise Conflict(f"network {network.name!r} is always there and cannot be removed")
     users = sorted({core.state.sandboxes[e.sandbox].name for e in core.state.members(network.id)})
     if not users and network.driver is Driver.OVERLAY:
-        users = await _require_cluster(core).members_elsewhere(network.id)
+        ship = _require_cluster(core)
+        with _asking_the_store(ship, network.name):
+            users = await ship.members_elsewhere(network.id)
     if users:
         raise Conflict(
             f"network {network.name!r} is in use by {', '.join(users[:5])}"
