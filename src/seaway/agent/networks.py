@@ -90,17 +90,21 @@ async def _create_shared(core: Core, request: NetworkRequest, options: dict[str,
 @contextmanager
 def _asking_the_store(ship: Membership, network: str) -> Iterator[None]:
     """Say what it is asked for, and what to do, when it is out of reach."""
+    if not ship.session.online:
+        raise _out_of_reach(network, ship.session.error)
     try:
-        if not ship.session.online:
-            raise StoreError(ship.session.error)
         yield
     except Refused:
         raise
     except StoreError as err:
-        raise StoreError(
-            f"network {network} is the whole cluster's, and the cluster's store is out of reach "
-            f"({err}): try again when 'seaway cluster status' says online"
-        ) from err
+        raise _out_of_reach(network, err) from err
+
+
+def _out_of_reach(network: str, why: object) -> StoreError:
+    return StoreError(
+        f"network {network} is the whole cluster's, and the cluster's store is out of reach "
+        f"({why}): try again when 'seaway cluster status' says online"
+    )
 
 
 def _require_cluster(core: Core) -> Membership:
