@@ -372,7 +372,6 @@ class Session:
             async with self._order:
                 touched = await self._read(left[0])
             await self._hooks.changed(touched)
-            await self._mirror.written()
             done.add(left[0])
         await self._still.wait()  # what changes claim must not be taken for leftovers
         self._to_copy.clear()  # all of it is compared now
