@@ -198,6 +198,7 @@ OVERLAY_GOALS = (
         unit="MB",
         peers=(
             Figure(what=scale.ALONE, label="seaway, alone in its cluster"),
+            Figure(what=scale.FIRST, label="seaway, before it was started again"),
             Figure(what=scale.PROPORTIONAL, label="seaway, proportional"),
             Figure(what=scale.FULL, who=scale.TUNNEL),
         ),

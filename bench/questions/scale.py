@@ -34,6 +34,7 @@ from seaway.store.codec import decode
 from seaway.store.etcd import Etcd, Write
 
 ALONE = "memory, alone in its cluster"
+FIRST = "memory, large cluster, before it was started again"
 FULL = "memory, large cluster"
 PROPORTIONAL = "proportional memory, large cluster"
 PEAK = "most memory there ever was, large cluster"
@@ -72,8 +73,9 @@ def measure(stage: Stage) -> None:
         alone.note(ALONE, "MB", [resident(alone.pid)])
         alone.fill()
         alone.start(READY, COMPLETE)
-        alone.weigh()
+        alone.note(FIRST, "MB", [resident(alone.pid)])
         alone.start(READY_AGAIN, COMPLETE_AGAIN)
+        alone.weigh()
         alone.count()
         alone.ask()
         alone.add_endpoints()
