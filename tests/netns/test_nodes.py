@@ -380,6 +380,28 @@ def test_a_host_that_is_needed_is_not_removed(url):
     run(steps())
 
 
+def test_a_host_that_has_just_fallen_silent_is_not_called_alive(url):
+    """It counts as alive until its lease ends: how long that takes is said."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2", lease=5) as (one, two):
+            await until(lambda: two.record.id in one.ship.commons.alive)
+            with pytest.raises(Conflict, match="is alive: "):
+                await nodes.remove(one.ship, "host2", force=False)
+            await two.stop()
+            said = ""
+            while "silent" not in said:
+                with pytest.raises(Conflict) as caught:
+                    await nodes.remove(one.ship, "host2", force=False)
+                said = str(caught.value)
+                await asyncio.sleep(0.05)
+            assert "host2 has been silent for 3 s, and counts as alive for 2 s more" in said
+            await until(lambda: two.record.id not in one.ship.commons.alive)
+            await nodes.remove(one.ship, "host2", force=False)
+
+    run(steps())
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_removed_host_leaves_nothing(url, alive):
     """Of no kind of key; its certificate is worth nothing, its name, number and addresses are

@@ -110,23 +110,34 @@ async def remove(ship: Membership, name: str, *, force: bool) -> Host:
             "ls' shows the store on another host"
         )
     if not force and host.id in ship.commons.alive:
-        there = [a.name for a in await _containers(ship) if a.host == host.id]
-        if there:
-            raise Conflict(
-                f"host {host.name} is alive and runs {', '.join(there[:5])}: stop those, or "
-                "remove the host with --force, which cuts them off"
-            )
-        if not host.drained:
-            raise Conflict(
-                f"host {host.name} is alive: 'seaway cluster leave' on it is better, or drain it "
-                "first, or remove it with --force"
-            )
+        await _require_unneeded(ship, host)
     await forget_host(ship, host, revoke=True)
     with suppress(SeawayError):  # the stores are just starting anew
         await ship.session.freshen(keys.HOSTS)
     ship.stores.kick()
     ship.core_events("host_removed", removed=host.name)
     return host
+
+
+async def _require_unneeded(ship: Membership, host: Host) -> None:
+    """Refuse to remove a host that counts as alive, unless it is empty and drained."""
+    silent, left = await ship.session.etcd.lease_age(ship.session.lease_number(host.id))
+    if silent > (silent + left) / 2:  # a host that lives is heard of every quarter
+        raise Conflict(
+            f"host {host.name} has been silent for {silent} s, and counts as alive for {left} s "
+            "more: wait for that, or remove it with --force"
+        )
+    there = [a.name for a in await _containers(ship) if a.host == host.id]
+    if there:
+        raise Conflict(
+            f"host {host.name} is alive and runs {', '.join(there[:5])}: stop those, or "
+            "remove the host with --force, which cuts them off"
+        )
+    if not host.drained:
+        raise Conflict(
+            f"host {host.name} is alive: 'seaway cluster leave' on it is better, or drain it "
+            "first, or remove it with --force"
+        )
 
 
 async def change_cluster(ship: Membership, change: Any) -> Cluster:

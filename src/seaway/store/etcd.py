@@ -341,6 +341,15 @@ class Etcd:
         answer = await self._ask("/v3/lease/timetolive", request, LeaseKeysAnswer)
         return frozenset(key.decode() for key in answer.keys)
 
+    async def lease_age(self, lease: int) -> tuple[int, int]:
+        """Say when a lease was kept alive last, and when it ends.
+
+        Returns:
+            Seconds since and until, rounded up and down; (0, 0) if it has gone.
+        """
+        answer = await self._ask("/v3/lease/timetolive", {"ID": lease}, LeaseKeysAnswer)
+        return (answer.granted - answer.ttl, answer.ttl) if answer.ttl > 0 else (0, 0)
+
     async def revoke(self, lease: int) -> None:
         """End a lease and delete its keys; fine if it has gone."""
         try:

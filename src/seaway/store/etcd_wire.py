@@ -266,6 +266,8 @@ class LeaseAnswer(Answer):
 class LeaseKeysAnswer(Answer):
     """To /v3/lease/timetolive, of a lease that there may not be."""
 
+    ttl: int = msgspec.field(default=0, name="TTL")
+    granted: int = msgspec.field(default=0, name="grantedTTL")
     keys: list[bytes] = []
 
 
