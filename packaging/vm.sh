@@ -160,7 +160,7 @@ mkfifo "$CACHE/console"
 printf '%q ' -ra --color=$color --durations=5 --timeout=600 -p no:cacheprovider "$@" >"$RESULTS/arguments"
 pack_initramfs "$CACHE/initramfs"
 
-say "booting Linux $VERSION; the first test comes after half a minute, all of them take ten minutes"
+say "booting Linux $VERSION; the first test comes after half a minute, all of them take five to ten minutes"
 SECONDS=0
 run_machine
 took="$((SECONDS / 60)) min $((SECONDS % 60)) s"
