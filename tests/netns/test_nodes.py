@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -436,6 +437,19 @@ def test_a_removed_host_leaves_nothing(url, alive):
             await one.run("db", "blue", ip="10.9.0.20")
             again = await Gate(one.ship).admit(request("host2"), PEER)
             assert 2 == again.number
+
+    run(steps())
+
+
+def test_a_host_that_is_removed_writes_no_more(url):
+    """What it was just about to copy into the store would stay there for ever."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await nodes.remove(one.ship, "host2", force=True)
+            with suppress(StoreError):
+                await two.session._teller.in_pieces([Write(keys.local(two.record.id, "x"), b"")], [])
+            assert not [key for key in await everything(url) if keys.kind(key) == "local"]
 
     run(steps())
 

@@ -159,8 +159,8 @@ class Teller:
             await self._session.take(record)
 
     async def in_pieces(self, writes: list[Write], erases: list[Erase]) -> None:
-        """Do more than fits one transaction."""
+        """Do more than fits one transaction; nothing, if this host has just been removed."""
         for at in range(0, len(writes), _TXN_MAX):
-            await self._session.etcd.txn([], writes[at : at + _TXN_MAX], [])
+            await self._session.write(Transaction(writes=writes[at : at + _TXN_MAX]))
         for at in range(0, len(erases), _TXN_MAX):
-            await self._session.etcd.txn([], [], erases[at : at + _TXN_MAX])
+            await self._session.write(Transaction(erases=erases[at : at + _TXN_MAX]))
