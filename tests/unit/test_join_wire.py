@@ -53,7 +53,6 @@ def test_a_peer_s_address_is_read(seen, address):
         joining.JoinRequest(name="a", csr="x", addresses=("192.0.2.1",)),
         joining.RenewRequest(id="ab", csr="x", addresses=()),
         joining.AuthorityRequest(),
-        joining.SeenRequest(),
     ],
 )
 def test_questions_read_back_as_they_were_written(message):
@@ -67,7 +66,6 @@ def test_questions_read_back_as_they_were_written(message):
 @pytest.mark.parametrize(
     "message",
     [
-        joining.Seen(address="192.0.2.1", port=5),
         joining.Elsewhere(servers=(joining.Server("192.0.2.1", 7900),)),
         joining.AuthorityKey(certificate="c", key="k"),
         joining.Renewed(certificate="c", ca="a"),
@@ -81,9 +79,9 @@ def test_answers_read_back_as_they_were_written(message):
 
 def test_fields_of_a_newer_version_are_skipped():
     """Hosts are upgraded one by one."""
-    data = b'{"ask":"seen","mood":"good"}'
+    data = b'{"ask":"authority","mood":"good"}'
 
-    assert joining.SeenRequest() == joining.parse(joining.Question, data)
+    assert joining.AuthorityRequest() == joining.parse(joining.Question, data)
 
 
 def test_an_error_keeps_its_class_and_its_line():

@@ -130,22 +130,6 @@ async def fetch_authority(
     return await _in_turn(servers, line, joining.AuthorityRequest(), joining.AuthorityKey)
 
 
-async def seen(
-    servers: Sequence[Server],
-    credentials: Credentials,
-    *,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109
-) -> joining.Seen:
-    """Ask where this host seems to be: another address than its own means a NAT.
-
-    Raises:
-        Unreachable: None answers.
-    """
-    context = credentials.client_context(check_hostname=False, own=False)
-    line = _Line(context, _no_check, timeout)
-    return await _in_turn(servers, line, joining.SeenRequest(), joining.Seen)
-
-
 # -- one question -----------------------------------------------------------------------------
 
 

@@ -113,14 +113,14 @@ class JoinServer:
             if not self._door.enter(peer):
                 conn.close()
                 continue
-            group.create_task(self._serve(conn, peer, int(found[1])))
+            group.create_task(self._serve(conn, peer))
 
-    async def _serve(self, conn: socket.socket, peer: Address, port: int) -> None:
+    async def _serve(self, conn: socket.socket, peer: Address) -> None:
         """Serve one connection; whatever a stranger does ends here."""
         writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await self._handshake(conn)
-            await self._converse(reader, writer, joining.Seen(address=str(peer), port=port))
+            await self._converse(reader, writer, peer)
         except ssl.SSLError as err:
             self._door.failed(peer)
             log.info("join_handshake_failed", peer=str(peer), reason=err.reason)
@@ -174,9 +174,8 @@ class JoinServer:
         return self._context
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: joining.Seen
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Address
     ) -> None:
-        peer = joining.peer_address(seen.address)
         greeting = joining.Greeting(protocol=joining.PROTOCOL, ca=self._credentials.ca_pem())
         writer.write(joining.line(greeting))
         answer: msgspec.Struct
@@ -185,10 +184,10 @@ class JoinServer:
                 data = await joining.read_line(reader)
             question: joining.Question = joining.parse(joining.Question, data)
             async with asyncio.timeout(self._limits.work):
-                answer = await self._answer(question, seen, writer)
+                answer = await self._answer(question, peer, writer)
         except (errors.InvalidSpec, joining.Refused, joining.Removed) as err:
             self._door.failed(peer)
-            log.info("join_refused", peer=seen.address, error=str(err))
+            log.info("join_refused", peer=str(peer), error=str(err))
             answer = joining.refusal(err)
         except errors.SeawayError as err:
             answer = joining.refusal(err)
@@ -201,23 +200,18 @@ class JoinServer:
                 await writer.wait_closed()
 
     async def _answer(
-        self, question: joining.Question, seen: joining.Seen, writer: asyncio.StreamWriter
+        self, question: joining.Question, peer: Address, writer: asyncio.StreamWriter
     ) -> msgspec.Struct:
-        peer = joining.peer_address(seen.address)
         caller = self._caller(writer)
         match question:
             case joining.JoinRequest():
-                return await self._join(question, seen, peer)
+                return await self._join(question, peer)
             case joining.RenewRequest():
                 return await self._renew(question, peer)
             case joining.AuthorityRequest():
                 return await self._authority(caller, peer)
-            case joining.SeenRequest():
-                return seen
 
-    async def _join(
-        self, request: joining.JoinRequest, seen: joining.Seen, peer: Address
-    ) -> msgspec.Struct:
+    async def _join(self, request: joining.JoinRequest, peer: Address) -> msgspec.Struct:
         from seaway.cluster import pki  # noqa: PLC0415 - see there
 
         if not secret_fits(request.secret, self._gatekeeper.secret()):
@@ -242,7 +236,6 @@ class JoinServer:
             admission,
             certificate=self._credentials.authority().sign(request.csr, holder),
             ca=self._credentials.ca_pem(),
-            seen=seen,
         )
 
     async def _renew(self, request: joining.RenewRequest, peer: Address) -> msgspec.Struct:

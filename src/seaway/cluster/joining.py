@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from seaway import errors
-from seaway.model.cluster import Ports, TunnelKey
+from seaway.model.cluster import Ports
 from seaway.model.names import check_name
 from seaway.model.network import Address
 
@@ -84,9 +84,7 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", ta
         csr: Certificate signing request (PEM).
         addresses: Where others reach it, at most one of each family, the preferred one first.
         mac: As Host.mac.
-        keys: As Host.keys.
         vxlan: As Host.vxlan.
-        checksums: As Host.checksums.
         version: Of its Seaway.
         secret: From the token; the client fills it in, and the server blanks it.
         identity: SHA-256 of the request's public key; the server fills it in.
@@ -96,9 +94,7 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", ta
     csr: str
     addresses: tuple[str, ...]
     mac: str = ""
-    keys: tuple[TunnelKey, ...] = ()
     vxlan: bool = True
-    checksums: bool = True
     version: str = ""
     secret: str = ""
     identity: str = ""
@@ -121,11 +117,7 @@ class AuthorityRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask
     """Hand me the authority's key; asked with a certificate."""
 
 
-class SeenRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="ask", tag="seen"):
-    """Where do I seem to be?"""
-
-
-Question = JoinRequest | RenewRequest | AuthorityRequest | SeenRequest
+Question = JoinRequest | RenewRequest | AuthorityRequest
 
 # -- answers ----------------------------------------------------------------------------------
 
@@ -142,13 +134,6 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     ca: str
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag="seen"):
-    """Where the server sees the client; not one of its own addresses: there is a NAT."""
-
-    address: str
-    port: int
-
-
 class Admission(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag="admission"):
     """You are in.
 
@@ -162,7 +147,6 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", t
         etcd_ca, etcd_certificate, etcd_key: PEM; only if etcd is somebody else's.
         certificate: The host's (PEM); the server fills it in.
         ca: The authority's certificate (PEM); the server fills it in.
-        seen: Where the host called from; the server fills it in.
     """
 
     id: str
@@ -176,7 +160,6 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", t
     etcd_key: str = ""
     certificate: str = ""
     ca: str = ""
-    seen: Seen | None = None
 
 
 class Renewed(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag="renewed"):
@@ -206,7 +189,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag_field="answer", tag
     message: str
 
 
-Answer = Admission | Renewed | AuthorityKey | Seen | Elsewhere | Refusal
+Answer = Admission | Renewed | AuthorityKey | Elsewhere | Refusal
 
 _KINDS: Final[dict[str, type[errors.SeawayError]]] = {
     kind.__name__: kind
