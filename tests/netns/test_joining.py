@@ -20,7 +20,6 @@ from seaway.cluster.join_limits import Limits
 from seaway.cluster.join_server import JoinServer, listen
 from seaway.cluster.joining import Refused, Removed, Server, Unreachable
 from seaway.cluster.token import Token, make_token, secret_hash
-from seaway.model.cluster import TunnelKey
 
 STORE = pki.Holder(id="aaaaaaaaaaaa", name="store1", addresses=(ip_address("127.0.0.1"),))
 

@@ -257,7 +257,4 @@ def test_keys_say_what_they_are():
     }
     assert kinds == {key: keys.kind(key) for key in kinds}
     assert (network, "10.77.1.0-28") == keys.network_of(keys.block(network, cidr))
-    assert f"{keys.ROOT}/sandboxes/x" == keys.of_local(
-        ME, keys.local(ME, f"{keys.ROOT}/sandboxes/x")
-    )
     assert keys.name(network, "Web") == keys.name(network, "web")

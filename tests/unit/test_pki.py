@@ -299,14 +299,6 @@ def test_a_host_in_no_cluster_says_so(tmp_path):
     assert not none.can_sign
 
 
-def test_forgetting_leaves_nothing(here):
-    """After leaving, the folder is empty, and forgetting again is no error."""
-    here.forget()
-    here.forget()
-
-    assert [] == list(here.folder.iterdir())
-
-
 def test_only_a_cluster_pays_for_cryptography():
     """Importing the modules that an agent names does not load it."""
     code = (

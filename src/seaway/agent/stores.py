@@ -72,11 +72,6 @@ class Stores:
         self._ask_again = self._join_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
 
-    @property
-    def runs_here(self) -> bool:
-        """Is this host one of those that have the store?"""
-        return self._ship.me in self.hosts
-
     def kick(self) -> None:
         """Look again soon."""
         self._kicked.set()

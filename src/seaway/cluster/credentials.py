@@ -106,11 +106,6 @@ class Credentials:
         """
         return _read(self.ca)
 
-    def forget(self) -> None:
-        """Remove everything, keys last: what is left of a crash in between is of no use."""
-        for path in (self.certificate, self.crl, self.ca, self.ca_key, self.key):
-            path.unlink(missing_ok=True)
-
     # -- the authority --
 
     @property
@@ -223,12 +218,10 @@ class Credentials:
             self._show(context)
         return context
 
-    def server_context(self, *, check_revoked: bool = True) -> ssl.SSLContext:
+    def server_context(self) -> ssl.SSLContext:
         """Make what a server needs that asks for certificates but also takes clients with none.
 
-        Args:
-            check_revoked: Turn away certificates that crl.pem lists now, if it is there; without,
-                the server compares with revoked() itself, and can say why it hangs up.
+        It compares with revoked() itself, and so can say why it hangs up.
 
         Raises:
             NotFound: A file is missing.
@@ -237,7 +230,7 @@ class Credentials:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_OPTIONAL
-        self._trust(context, check_revoked=check_revoked)
+        self._trust(context, check_revoked=False)
         self._show(context)
         return context
 

@@ -104,15 +104,11 @@ class Etcd:
         endpoints: URLs such as "https://192.0.2.1:7901", the nearest first.
         tls: None: no TLS.
         timeout: Seconds to wait for an answer of one member; twice that for all of them together.
-
-    Attributes:
-        cluster_id: etcd's number for the cluster that answered last; 0 before that.
     """
 
     def __init__(
         self, endpoints: Sequence[str], tls: ssl.SSLContext | None, timeout: float = 3.0
     ) -> None:
-        self.cluster_id = 0
         self._seconds = timeout
         self._http = Connections(tls)
         self._endpoints: tuple[str, ...] = ()
@@ -479,11 +475,9 @@ class Etcd:
 
     def _read(self, url: str, content: bytes, kind: type[T]) -> T:
         try:
-            answer = msgspec.json.decode(content, type=kind, strict=False)
+            return msgspec.json.decode(content, type=kind, strict=False)
         except msgspec.MsgspecError as err:
             raise StoreError(f"{url} is not etcd 3.4 or newer: {err}") from err
-        self.cluster_id = answer.header.cluster_id or self.cluster_id
-        return answer
 
     def _nobody(self, failures: Sequence[tuple[str, str]]) -> StoreError:
         """Name each member once, and the reason that most of them have."""

@@ -98,11 +98,6 @@ def local(identity: HostId, key: str = f"{ROOT}/") -> str:
     return f"{ROOT}/local/{identity}/{key.removeprefix(f'{ROOT}/')}"
 
 
-def of_local(identity: HostId, key: str) -> str:
-    """Undo local()."""
-    return f"{ROOT}/{key.removeprefix(local(identity))}"
-
-
 def kind(key: str) -> str:
     """Return what sort of record is at *key*, e.g. "networks"."""
     scope, *rest = key.removeprefix(f"{ROOT}/").split("/", 3)
