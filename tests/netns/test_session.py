@@ -13,9 +13,10 @@ import pytest
 
 from seaway.agent import sandboxes
 from seaway.agent.state import State
+from seaway.cluster.pki import serial_text
 from seaway.errors import Conflict, Exhausted, NotFound, SeawayError, StoreError
 from seaway.ipam.blocks import lendable
-from seaway.model.cluster import Block, Claim
+from seaway.model.cluster import Block, Claim, Cluster
 from seaway.store import keys
 from seaway.store.codec import decode, encode
 from seaway.store.etcd_wire import Compacted, Erase, Unsure, Write
@@ -603,13 +604,38 @@ def test_a_removed_host_knows_it(url):
                 if away:
                     await one.cut()
                 async with client(url) as etcd:
-                    await etcd.txn([], [], [Erase(keys.host(one.record.id))])
+                    found = await etcd.get(keys.CLUSTER)
+                    revoked = (serial_text(one.record.identity),)
+                    unwanted = replace(decode(Cluster, found.value), revoked=revoked)
+                    writes = [Write(keys.CLUSTER, encode(unwanted))]
+                    await etcd.txn([], writes, [Erase(keys.host(one.record.id))])
                 if away:
                     await one.link.open()
                 await until(lambda: one.session.gone and not one.session.online)
                 await asyncio.wait_for(asyncio.shield(one._running), 5)
                 assert "removed" in one.session.error
                 assert one.core.state.has_network("blue")
+
+    run(steps())
+
+
+def test_a_store_from_a_backup_removes_nobody(url):
+    """A host that it does not know yet stays as it is, says so, and goes on when it is known."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, _):
+            await one.network("blue")
+            await one.run("web", "blue")
+            await one.cut()
+            async with client(url) as etcd:
+                found = await etcd.get(keys.host(one.record.id))
+                await etcd.txn([], [], [Erase(found.key)])
+                await one.link.open()
+                await until(lambda: "restored from a backup" in one.session.error)
+                assert not one.session.gone
+                assert one.core.state.sandbox("web")
+                await etcd.txn([], [Write(found.key, found.value)], [])
+            await until(lambda: one.session.online)
 
     run(steps())
 

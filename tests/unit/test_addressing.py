@@ -35,6 +35,8 @@ class Cluster:
         self.core = core
         self.commons = Commons(ME)
         self.claimed = set()
+        self.answering = set()
+        self.probes = SimpleNamespace(answers=self._answers)
         self.session = SimpleNamespace(
             online=True, error="gone fishing", commons=self.commons, claimed=self._claimed
         )
@@ -42,6 +44,9 @@ class Cluster:
         self.alive(ME, TWO, THREE)
         for network in (BLUE, TINY):
             core.state.learn(network)
+
+    async def _answers(self, host):
+        return host.id in self.answering
 
     async def _claimed(self, _network):
         return {str(address) for address in self.claimed}
@@ -152,6 +157,17 @@ def test_a_dead_host_s_block_is_taken_over_with_what_is_lent_of_it(core, cluster
     cluster.alive(ME, THREE)
 
     assert ("10.77.8.4", ["10.77.8.4/31"]) == ask(core, network=TINY)
+
+
+def test_a_host_that_only_lost_the_store_keeps_its_block(core, cluster):
+    """It answers, so its containers go on: nothing of theirs is given to others."""
+    cluster.owns(ME, "10.77.8.0/31", network=TINY)
+    cluster.owns(TWO, "10.77.8.2/31", "10.77.8.4/31", "10.77.8.6/31", network=TINY)
+    cluster.claimed |= {f"10.77.8.{n}" for n in range(1, 3)}
+    cluster.alive(ME)
+    cluster.answering.add(TWO)
+
+    assert "remove containers" in refusal(Exhausted, core, network=TINY)
 
 
 def test_nothing_is_left(core, cluster):

@@ -12,7 +12,7 @@ from seaway.agent.session import Session
 from seaway.errors import Exhausted, InvalidSpec, StoreError
 from seaway.ipam import blocks
 from seaway.ipam.addresses import allocate, claim
-from seaway.model.cluster import Block
+from seaway.model.cluster import Block, HostId
 from seaway.model.network import Address, Driver, Network, NetworkId, Prefix, Subnet
 
 
@@ -187,7 +187,7 @@ async def _beyond_own(
         wants.claim.append(Block(network=network.id, cidr=_single(address), host=commons.me))
         return address
     for cidr, block in others.items():
-        if cidr.version != subnet.version or block.host in commons.alive:
+        if cidr.version != subnet.version or await _may_live(core, block.host):
             continue
         if cidr.prefixlen < cidr.max_prefixlen:
             every = _Claimed(taken, held)
@@ -200,6 +200,15 @@ async def _beyond_own(
         f"no addresses left in {blocks.pool_of(subnet)}, whose {len(there)} blocks belong to "
         f"{len({b.host for b in there.values()})} hosts: remove containers or make a larger network"
     )
+
+
+async def _may_live(core: Core, host: HostId) -> bool:
+    """Is a host alive, or at least within reach?  It may only have lost the store."""
+    assert core.cluster is not None
+    found = core.cluster.commons.hosts.get(host)
+    if host in core.cluster.commons.alive or found is None:
+        return found is not None
+    return await core.cluster.probes.answers(found)
 
 
 def _take(

@@ -406,6 +406,7 @@ class ClusterService:
         except SeawayError as err:
             # Other hosts would lose all they share with the only store there is.
             if not force or isinstance(err, Conflict):
+                ship.stores.resume()
                 raise
             log.warning("left_without_telling", error=str(err))
 

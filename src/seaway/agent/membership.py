@@ -492,6 +492,8 @@ class Membership:
         self._idle_since.pop(network, None)
         if found := self.commons.networks.get(network):
             await self.forget_network(found)
+            if any(self._core.state.members(network)):  # somebody has just come
+                await self.take_part(found)
 
     async def close(self) -> None:
         """Let go of files and sockets; etcd and tunnels stay."""

@@ -20,6 +20,7 @@ import structlog
 from seaway.errors import SeawayError
 from seaway.kernel.echo import Echo, Echoed
 from seaway.model.cluster import Carrier, Host, HostId
+from seaway.model.network import Address
 from seaway.plan.carriers import Refused, Way, choose
 from seaway.plan.overlay import fitting
 from seaway.plan.resources import VXLAN_LINKS
@@ -89,6 +90,17 @@ class Probes:
             asked = [group.create_task(self._limited(peer)) for peer in peers]
         self._forget_others({peer.id for peer in peers})
         return [proof for task in asked for proof in task.result()]
+
+    async def answers(self, peer: Host) -> bool:
+        """Does a host send back anything, by any way there is to it?"""
+        for way in self._ways(peer).values():
+            direct = way.carrier is Carrier.DIRECT
+            to: Address = way.path.to if direct else peer.tunnel
+            link = self._ship.overlay.probe_link(peer, way)
+            found = await self._several(self._echo(to.version), to, _SMALL, link)
+            if found.seconds is not None:
+                return True
+        return False
 
     async def _limited(self, peer: Host) -> list[Proof]:
         async with self._limit:

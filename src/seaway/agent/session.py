@@ -27,7 +27,7 @@ from seaway.agent.transaction import (
     transaction,
 )
 from seaway.errors import Conflict, SeawayError, StoreError
-from seaway.model.cluster import Claim, Cluster, HostId
+from seaway.model.cluster import Claim, Cluster, Host, HostId
 from seaway.model.names import digest
 from seaway.model.network import Network, NetworkId
 from seaway.store import keys
@@ -358,6 +358,13 @@ class Session:
         if known is not None and found.id != known.id:
             raise StoreError(f"the store there is of cluster {found.id}, not of {known.id}")
         if await self.etcd.get(keys.host(self.commons.me)) is None:
+            mine = self.commons.hosts.get(self.commons.me)
+            if mine is not None and not _is_revoked(mine, found):
+                # Nobody removed us: it is an older state of the store, from a backup.
+                raise StoreError(
+                    "the store does not know this host: if it was restored from a backup, "
+                    "'seaway cluster leave --force' and join again"
+                )
             self.gone = True
             await self._hooks.removed()
             raise StoreError(REMOVED)
@@ -447,6 +454,12 @@ class Session:
         """What was read or written meanwhile is newer than what a watch still has to tell."""
         known = max(self._floors[prefix], self.commons.revisions.get(event.key, 0) - 1)
         return event.revision > known
+
+
+def _is_revoked(host: Host, cluster: Cluster) -> bool:
+    from seaway.cluster.pki import serial_text  # noqa: PLC0415 - costs memory, and is rare
+
+    return serial_text(host.identity) in cluster.revoked
 
 
 def _networks(items: Iterable[Item]) -> list[Network]:

@@ -295,6 +295,10 @@ class Stores:
                 break
         self._stopped = True
 
+    def resume(self) -> None:
+        """Look after the store again: this host has not left after all."""
+        self._stopped = False
+
     async def _remove_strangers(self) -> None:
         """Members whose host has been removed count against the majority for ever."""
         ship = self._ship
