@@ -9,8 +9,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from seaway.agent import gate, nodes
+from seaway.agent import gate, networks, nodes
 from seaway.agent.gate import Gate
+from seaway.agent.requests import NetworkRequest
 from seaway.cluster.joining import JoinRequest, Refused, Removed
 from seaway.cluster.pki import serial_text
 from seaway.cluster.token import parse_token, secret_hash
@@ -265,6 +266,24 @@ def test_hosts_are_seen_without_the_store(url):
     run(steps())
 
 
+def test_a_network_that_is_hidden_by_one_s_own_is_a_problem(url):
+    """Whoever means the cluster's gets the other one; not on hosts where it is not hidden."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            await networks.create(two.core, NetworkRequest(name="pond", subnets=["10.7.1.0/24"]))
+            assert [] == nodes.problems(two.ship)
+            await one.network("pond")
+            (problem,) = nodes.problems(two.ship)
+            assert "network" == problem["object"]
+            assert "cluster's network pond cannot be used" in problem["error"]
+            assert [] == nodes.problems(one.ship)
+            await networks.remove(two.core, "pond")
+            assert [] == nodes.problems(two.ship)
+
+    run(steps())
+
+
 def test_members_of_networks_are_seen_everywhere(url):
     """Those of other hosts too, also on networks that a host takes no part in."""
 
@@ -448,7 +467,8 @@ def test_a_host_that_is_removed_writes_no_more(url):
         async with cluster(url, "host1", "host2") as (one, two):
             await nodes.remove(one.ship, "host2", force=True)
             with suppress(StoreError):
-                await two.session._teller.in_pieces([Write(keys.local(two.record.id, "x"), b"")], [])
+                copy = Write(keys.local(two.record.id, "/seaway/v1/sandboxes/x"), b"")
+                await two.session._teller.in_pieces([copy], [])
             assert not [key for key in await everything(url) if keys.kind(key) == "local"]
 
     run(steps())

@@ -288,10 +288,22 @@ def problems(ship: Membership) -> list[dict[str, str]]:
         }
         for key, why in ship.commons.unreadable.items()
     ]
+    found += [{"object": "network", "error": line} for line in _hidden(ship)]
     found += [{"object": "overlay", "error": line} for line in lines(ship.overlay.problems)]
     broken = (p for p in ship.probes.proofs.values() if p.why)
     found += [{"object": "path", "error": p.why} for p in broken]
     return found
+
+
+def _hidden(ship: Membership) -> list[str]:
+    """Say which networks of the cluster have the name of one of this host's own."""
+    state = ship.session.state
+    return [
+        f"the cluster's network {name} cannot be used on this host, which has one of its own "
+        "with that name: remove either of them"
+        for name, identity in sorted((n.name, n.id) for n in ship.commons.networks.values())
+        if state.finds_network(name) and state.network(name).id != identity
+    ]
 
 
 def _ports(cluster: Cluster) -> dict[str, int]:
