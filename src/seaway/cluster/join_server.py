@@ -168,7 +168,7 @@ class JoinServer:
         found = (path.stat() for path in paths if path.exists())
         state = tuple((one.st_mtime_ns, one.st_ino) for one in found)
         if self._context is None or self._files != state:
-            self._context = self._credentials.server_context(check_revoked=False)
+            self._context = self._credentials.server_context()
             self._revoked = self._credentials.revoked()
             self._files = state
         return self._context
