@@ -18,12 +18,12 @@ from seaway.model.cluster import Block
 from seaway.plan.diff import Diff, diff
 from seaway.plan.host import HostFacts, plan_host
 from seaway.plan.networks import plan_network
-from seaway.plan.overlay import PrivateKey, Tunnels, plan_peer, plan_tunnels
+from seaway.plan.overlay import PrivateKey, Tunnels, plan_hosts, plan_peer, plan_tunnels
 from seaway.plan.resources import Resource
 from seaway.plan.ruleset import ruleset
 from seaway.plan.sandboxes import plan_sandbox
 from tests.support.model import macvlan, network, on, sandbox, subnet
-from tests.support.overlay import here, host, key, overlay, paths, there
+from tests.support.overlay import CLUSTER, here, host, key, overlay, paths, there
 
 HERE = Path(__file__).parent
 HOST, NO_IPV6 = HostFacts(), HostFacts(ipv6=False, mtu=1400)
@@ -121,6 +121,7 @@ SCENARIOS: dict[str, Callable[[], Diff]] = {
     "overlay-tunnels-bad-checksums": lambda: moved(
         tunnels(vxlan=[4]), tunnels(vxlan=[4], checksums=False)
     ),
+    "overlay-hosts": lambda: created(plan_hosts(CLUSTER, (*HOST2.addresses, *HOST1.addresses))),
     "overlay-direct": lambda: created(peer(HOST1, HOST2, GREEN)),
     "overlay-vxlan": lambda: created(peer(HOST1, HOST2, TUNNELLED)),
     "overlay-wireguard": lambda: created(peer(HOST1, HOST2, BLUE)),

@@ -18,7 +18,7 @@ from ipaddress import ip_network
 import pytest
 
 from seaway.model.cluster import Block, HostId
-from seaway.plan.overlay import Tunnels, plan_peer, plan_tunnels, vxlan_versions
+from seaway.plan.overlay import Tunnels, plan_hosts, plan_peer, plan_tunnels, vxlan_versions
 from tests.support import frames
 from tests.support.model import network, on, sandbox
 from tests.support.netns import Refused, cable, namespaces, wait_until
@@ -33,7 +33,7 @@ INNER = overlay("inner", 10, clear=True, internal=True)
 
 GREEN2, GREEN2_6 = "10.77.8.34", "fd77:8::2:2"  # on host2
 TUNNELLED2, TUNNELLED2_6 = "10.77.9.34", "fd77:9::2:2"
-VXLAN_PORT = 7903
+JOIN_PORT, ETCD_PORT, ETCD_PEERS_PORT, VXLAN_PORT = 7900, 7901, 7902, 7903
 LENT = tuple(
     Block(network=GREEN.id, cidr=ip_network(cidr), host=HostId(""))
     for cidr in ("10.77.8.51/32", "fd77:8::3:3/128")
@@ -79,6 +79,7 @@ def join(it):
         it.more[f"peer/{other.name}"] = plan_peer(it.here, to)
     tunnels = Tunnels(vxlan=vxlan_versions(it.here, to), links=frozenset({"eth0"}))
     it.more["tunnels"] = plan_tunnels(it.here, tunnels)
+    it.more["hosts"] = plan_hosts(it.here.cluster, [*it.me.addresses, *it.peer.addresses])
 
 
 def by_hand(it):
@@ -111,7 +112,7 @@ def by_hand(it):
 def attach(it):
     """Put a on all overlay networks but the internal one, b on that, and c on a local one."""
     box = {name: sandbox(name, netns=str(getattr(it, name).path)) for name in "abc"}
-    box["a"] = sandbox("a", ["8080:80"], netns=str(it.a.path))
+    box["a"] = sandbox("a", ["8080:80", f"{ETCD_PORT}:80"], netns=str(it.a.path))
     it.put(box["a"], *(at(box["a"], n, f"eth{i}") for i, n in enumerate((GREEN, TUNNELLED, BLUE))))
     it.put(box["b"], at(box["b"], INNER))
     it.put(box["c"], on(box["c"], FRONT, 2))
@@ -348,6 +349,36 @@ def test_a_container_makes_no_vxlan(site):
         for space in (site.a, site.c):
             assert {"drop_not_a_peer"} == dropped(site, space, target, VXLAN_PORT, "udp")
     assert {"drop_not_a_peer"} == dropped(site, site.c, "2001:db8::2", VXLAN_PORT, "udp")
+
+
+@pytest.mark.parametrize(("who", "port"), [("a", JOIN_PORT), ("c", ETCD_PEERS_PORT)])
+def test_a_container_does_not_reach_what_hosts_have_for_each_other(site, who, port):
+    """On its own host and on another, where it would seem to be its host; hosts do."""
+    ours, theirs = ("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::2")
+    with site.host1.serving(port, address="::"), site.host2.serving(port, address="::"):
+        for target in (*ours, str(GREEN.subnet(4).gateway), *theirs):
+            assert {"drop_isolated"} == dropped(site, getattr(site, who), target, port)
+        assert "::ffff:192.0.2.2" == site.host2.ask("192.0.2.1", port)
+        assert "2001:db8::2" == site.host2.ask("2001:db8::1", port)
+        assert "::ffff:192.0.2.1" == site.host1.ask("192.0.2.2", port)
+
+
+def test_the_same_ports_elsewhere_are_like_any_other(site):
+    """Of a server that is no host, of a member of the network, and of a host by UDP."""
+    with site.outside.serving(ETCD_PORT, address="::"), site.host2.serving(ETCD_PORT, kind="udp"):
+        assert "::ffff:192.0.2.1" == site.a.ask("192.0.2.200", ETCD_PORT)
+        assert "2001:db8::1" == site.c.ask("2001:db8::c8", ETCD_PORT)
+        assert "192.0.2.1" == site.c.ask("192.0.2.2", ETCD_PORT, "udp")
+    with site.host2.serving(ETCD_PORT, address=GREEN2):
+        assert "10.77.8.18" == site.a.ask(GREEN2, ETCD_PORT)
+
+
+@pytest.mark.parametrize("target", ["192.0.2.1", "2001:db8::1"])
+def test_a_published_port_of_the_same_number_is_reached(site, target):
+    """From outside, from another host, and from a container here: it is translated before."""
+    with site.a.serving(80, "published", address="::"):
+        for space in (site.outside, site.host2, site.c):
+            assert "published" == space.ask(target, ETCD_PORT)
 
 
 def test_other_networks_stay_apart_across_hosts(site):

@@ -16,6 +16,7 @@ from seaway.plan.networks import plan_network
 from seaway.plan.overlay import (
     PrivateKey,
     Tunnels,
+    plan_hosts,
     plan_peer,
     plan_tunnels,
     refusals,
@@ -88,7 +89,9 @@ def tunnels(us, others):
 
 def planned(us, others):
     """Everything on this host that is about networks and hosts."""
-    found = [*plan_host(us.facts), *tunnels(us, others)]
+    hosts = [us.me, *(other.peer for other in others)]
+    fence = plan_hosts(us.cluster, [a for h in hosts for a in h.addresses])
+    found = [*plan_host(us.facts), *tunnels(us, others), *fence]
     for network in NETWORKS:
         found += plan_network(network, us.facts)
     for other in others:
@@ -212,7 +215,8 @@ def test_a_host_that_goes_takes_all_that_is_its_own(cluster):
     us, (first, *others) = cluster
     before, after = planned(us, [first, *others]), planned(us, others)
     gone = diff(after, before)
-    shared = {"vxlan_port", "tunnel_links"}  # and the devices: they go with the last host
+    # ... and the devices, which go with the last host; addresses are all hosts' together.
+    shared = {"vxlan_port", "tunnel_links", "host_address4", "host_address6"}
     names = re.compile(rf"\b{first.peer.name}\b")
 
     assert not gone.create

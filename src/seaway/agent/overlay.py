@@ -27,6 +27,7 @@ from seaway.plan.overlay import (
     There,
     Tunnels,
     fitting,
+    plan_hosts,
     plan_peer,
     plan_tunnels,
     refusals,
@@ -90,6 +91,7 @@ class Overlay:
         self._paths: dict[HostId, Paths] = {}
         self._vxlan: dict[HostId, frozenset[int]] = {}
         self._sending: dict[HostId, int] = {}
+        self._fenced: frozenset[Address] = frozenset()
         self._kicked = asyncio.Event()
         self._stopped = False
 
@@ -181,7 +183,7 @@ class Overlay:
         peers = self.peers()
         self._look(peers)
         found = {f"peer/{peer.id}": self._plan_peer(peer) for peer in peers}
-        return {"tunnels": self._plan_tunnels(), **found}
+        return {"tunnels": self._plan_tunnels(), "hosts": self._plan_hosts(), **found}
 
     def _plan_peer(self, peer: Host) -> tuple[Resource, ...]:
         here, there = self._here(), self._there(peer)
@@ -214,6 +216,14 @@ class Overlay:
                 links=self._links() if in_clear else frozenset(),
             ),
         )
+
+    def _plan_hosts(self) -> tuple[Resource, ...]:
+        assert self._commons.cluster is not None
+        return plan_hosts(self._commons.cluster, self._addresses())
+
+    def _addresses(self) -> frozenset[Address]:
+        """Of all hosts of the cluster, with and without networks of ours."""
+        return frozenset(a for host in self._commons.hosts.values() for a in host.addresses)
 
     def _links(self) -> frozenset[str]:
         return frozenset(p.link for paths in self._paths.values() for p in paths.values())
@@ -283,6 +293,8 @@ class Overlay:
                 plans[f"peer/{identity}"] = ()
             else:
                 plans[f"peer/{identity}"] = self._plan_peer(host)
+        if (addresses := self._addresses()) != self._fenced:  # a thousand: not at each change
+            self._fenced, plans["hosts"] = addresses, self._plan_hosts()
         await self._core.kernel.change_all({"tunnels": self._plan_tunnels(), **plans})
         self.new_ways.set()
         self._kicked.set()

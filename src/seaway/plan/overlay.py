@@ -6,7 +6,7 @@ on another host changes nothing here.  The picture is in docs/internals/nftables
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 from typing import Final
@@ -44,6 +44,7 @@ from seaway.plan.resources import (
 from seaway.plan.ruleset import (
     HOST_BY_VXLAN,
     HOST_ON_LINK,
+    HOST_PORT,
     TUNNEL_LINKS,
     UNDERLAY_LINKS,
     VXLAN_PORT,
@@ -147,6 +148,23 @@ def plan_tunnels(here: Here, tunnels: Tunnels) -> tuple[Resource, ...]:
         for name in sorted(tunnels.links)
     )
     return tuple(found)
+
+
+def plan_hosts(cluster: Cluster, addresses: Iterable[Address]) -> tuple[Resource, ...]:
+    """Keep containers from the cluster's own ports: masqueraded, they would pass for their host.
+
+    Args:
+        cluster: That this host is in, with or without any overlay network.
+        addresses: Of all its hosts on the underlay.  They are one object, and not a part of
+            plan_peer(): two hosts behind different NATs may have the same.
+    """
+    ports, why = cluster.ports, "what hosts have for each other"
+    own = (ports.join, ports.etcd, ports.etcd_peers)
+    there = sorted(set(addresses), key=lambda a: (a.version, int(a)))
+    return (
+        *(Element(set=HOST_PORT, match=(str(port),), reason=why) for port in own),
+        *(Element(set=f"host_address{a.version}", match=(str(a),), reason=why) for a in there),
+    )
 
 
 def _wireguard(here: Here, own: PrivateKey) -> Iterator[Resource]:

@@ -17,7 +17,8 @@ DROPS: Final = {
     "drop_spoofed": "an endpoint sent with an address or MAC that is not its own",
     "drop_loopback": "a packet for 127.0.0.0/8 came in on a real link",
     "drop_not_allowed": "a client outside the from= list of a published port",
-    "drop_isolated": "a new connection to another network or engine, past its published ports",
+    "drop_isolated": "a new connection to another network or engine, past its published ports, "
+    "or of an endpoint to what hosts of the cluster have for each other",
     "drop_internal": "traffic into or out of an --internal network",
     "drop_clear": "a packet of an encrypted network, from or to another host without WireGuard",
     "drop_not_a_peer": "VXLAN from an address that is no host of the cluster, or made by others",
@@ -39,6 +40,7 @@ SETS: Final = {
     "overlay": ("{ip}", INTERVAL),
     "encrypted": ("{ip}", INTERVAL),
     "vxlan_peer": ("{ip}", ""),
+    "host_address": ("{ip}", ""),
 }
 
 MAPS: Final = {
@@ -64,6 +66,9 @@ UNDERLAY_LINKS: Final = "underlay_links"
 VXLAN_PORT: Final = "vxlan_port"
 """Set of the one UDP port of VXLAN, empty where there is none."""
 
+HOST_PORT: Final = "host_port"
+"""Set of the TCP ports that hosts of the cluster have for each other, and for nobody else."""
+
 HOST_BY_VXLAN: Final = "host_by_vxlan"
 HOST_ON_LINK: Final = "host_on_link"
 """Sets of other hosts: their MAC address, in a tunnel or on a link of ours, and number."""
@@ -73,6 +78,7 @@ PLAIN_SETS: Final = {
     TUNNEL_LINKS: "ifname",
     UNDERLAY_LINKS: "ifname",
     VXLAN_PORT: "inet_service",
+    HOST_PORT: "inet_service",
     HOST_BY_VXLAN: "ether_addr . mark",
     HOST_ON_LINK: "ether_addr . mark",
 }
@@ -119,6 +125,7 @@ chain from_tunnel {
 chain input {
     type filter hook input priority filter; policy accept;
     udp dport @vxlan_port goto hosts_only
+    iifname "@veth@*" tcp dport @host_port counter name "drop_isolated" drop
 }
 chain hosts_only {
     ip saddr @vxlan_peer4 accept
@@ -185,6 +192,8 @@ chain from_endpoint {
     ip saddr @internal4 counter name "drop_internal" drop
     ip6 saddr @internal6 counter name "drop_internal" drop
     oifname @tunnel_links counter name "drop_isolated" drop
+    tcp dport @host_port ip daddr @host_address4 counter name "drop_isolated" drop
+    tcp dport @host_port ip6 daddr @host_address6 counter name "drop_isolated" drop
     meta oifkind "bridge" oifname != @exit_bridges goto to_other_engine
 }
 chain to_host {
