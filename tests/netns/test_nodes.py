@@ -273,13 +273,14 @@ def test_a_network_that_is_hidden_by_one_s_own_is_a_problem(url):
         async with cluster(url, "host1", "host2") as (one, two):
             await networks.create(two.core, NetworkRequest(name="pond", subnets=["10.7.1.0/24"]))
             assert [] == nodes.problems(two.ship)
-            await one.network("pond")
+            pond = await one.network("pond")
             (problem,) = nodes.problems(two.ship)
             assert "network" == problem["object"]
             assert "cluster's network pond cannot be used" in problem["error"]
             assert [] == nodes.problems(one.ship)
             await networks.remove(two.core, "pond")
             assert [] == nodes.problems(two.ship)
+            assert pond == two.core.state.network("pond")
 
     run(steps())
 

@@ -302,6 +302,9 @@ class State:
             self.networks.pop(item.id, None)
             if self._network_names.get(item.name) == item.id:
                 del self._network_names[item.name]
+                for other in self.networks.values():  # the cluster's, that this one hid
+                    if other.name == item.name:
+                        self._network_names[item.name] = other.id
         elif isinstance(item, Sandbox):
             self.sandboxes.pop(item.id, None)
             self._sandbox_names.pop(item.name, None)
