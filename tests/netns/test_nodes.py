@@ -266,6 +266,17 @@ def test_hosts_are_seen_without_the_store(url):
     run(steps())
 
 
+def test_the_store_of_a_host_that_was_removed_is_no_problem(url):
+    """What was asked of it last stays known for some seconds; another's silence is one."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            one.ship.stores.health = {two.record.id: None, "f" * 12: None, "": None}
+            assert ["host2"] == one.ship.stores.ill()
+
+    run(steps())
+
+
 def test_a_network_that_is_hidden_by_one_s_own_is_a_problem(url):
     """Whoever means the cluster's gets the other one; not on hosts where it is not hidden."""
 

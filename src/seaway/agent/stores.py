@@ -324,7 +324,8 @@ class Stores:
         return [
             self._ship.host_name(HostId(name))
             for name, status in self.health.items()
-            if name and (status is None or not status.leader or status.errors)
+            if HostId(name) in self._ship.commons.hosts  # not one that was removed since
+            and (status is None or not status.leader or status.errors)
         ]
 
     async def statuses(self) -> dict[str, Status | None]:
