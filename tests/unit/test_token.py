@@ -37,9 +37,9 @@ def test_pasting_may_add_blanks_and_case(pasted):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "does not start with SWY1-, it is none: copy the line"),
-        ("hello", "does not start with SWY1-, it is none"),
-        ("SWY2-" + GOOD[5:], "another Seaway's making: upgrade this one"),
+        ("", "this is no join token, it does not start with SWY1-: copy the line"),
+        ("hello", "this is no join token"),
+        ("SWY2-" + GOOD[5:], "starts with SWY2-, not SWY1-: it is of another Seaway's making"),
         (GOOD[:40], "cut off: 40 characters instead of 102"),
         (GOOD + "0", "too long: 103 characters"),
         (GOOD.replace("89", "8o", 1), "mistyped: character 15 is 'o'"),

@@ -52,9 +52,12 @@ def parse_token(text: str) -> Token:
     given = "".join(text.split())
     prefix, _, rest = given.partition("-")
     if prefix.upper() != PREFIX:
-        newer = prefix[:3].upper() == PREFIX[:3] and prefix[3:].isdigit()
-        why = "is of another Seaway's making: upgrade this one" if newer else f"is none: {_ADVICE}"
-        raise InvalidSpec(f"the join token does not start with {PREFIX}-, it {why}")
+        if prefix[:3].upper() == PREFIX[:3] and prefix[3:].isdigit():
+            raise InvalidSpec(
+                f"the join token starts with {prefix}-, not {PREFIX}-: it is of another Seaway's "
+                "making: upgrade this one"
+            )
+        raise InvalidSpec(f"this is no join token, it does not start with {PREFIX}-: {_ADVICE}")
     if len(given) != _LENGTH:
         what = "cut off" if len(given) < _LENGTH else "too long"
         raise InvalidSpec(
