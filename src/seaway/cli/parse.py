@@ -253,8 +253,10 @@ class Reader:
             if not positional.optional and not given.list:
                 raise self._wrong(f"{positional.name} is missing: write {self._synopsis}")
             if positional.choices and (odd := set(given.list).difference(positional.choices)):
-                choices = ", ".join(positional.choices)
-                raise self._wrong(f"{positional.name} is one of {choices}, not {min(odd)!r}")
+                choices = " or ".join(positional.choices)
+                near = _nearest(min(odd), positional.choices)
+                hint = f"did you mean {near!r}?" if near else f"write {choices}"
+                raise self._wrong(f"no {positional.name} is called {min(odd)!r}: {hint}")
         room = len(positionals)
         if len(self.words) > room and not (room and positionals[-1].many):
             raise self._wrong(f"unexpected word {self.words[room]!r}: write {self._synopsis}")
