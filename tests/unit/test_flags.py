@@ -244,11 +244,12 @@ def test_wrong_usage_is_an_invalid_request():
 
 
 def test_a_positional_may_have_choices():
-    """A word outside the choices is refused."""
+    """A word outside the choices is refused, and the nearest suggested."""
     command = Command("completion", positionals=[Positional("SHELL", choices=("bash", "zsh"))])
 
     assert "zsh" == parse(command, ["zsh"]).argument("SHELL").value
-    assert "SHELL is one of bash, zsh, not 'csh'" in refused(command, "csh")
+    assert "unknown word 'csh': did you mean 'zsh'?" in refused(command, "csh")
+    assert "unknown word 'tcl': write bash or zsh" in refused(command, "tcl")
 
 
 def test_asking_for_an_undeclared_flag_is_a_bug():

@@ -256,7 +256,7 @@ class Reader:
                 choices = " or ".join(positional.choices)
                 near = _nearest(min(odd), positional.choices)
                 hint = f"did you mean {near!r}?" if near else f"write {choices}"
-                raise self._wrong(f"no {positional.name} is called {min(odd)!r}: {hint}")
+                raise self._wrong(f"unknown word {min(odd)!r}: {hint}")
         room = len(positionals)
         if len(self.words) > room and not (room and positionals[-1].many):
             raise self._wrong(f"unexpected word {self.words[room]!r}: write {self._synopsis}")
