@@ -98,6 +98,9 @@ def test_a_cluster_on_somebody_else_s_etcd(url, tmp_path):
             await found.leave(force=True)
             assert nothing_left(core, first)
             assert core.state.has_network("own")
+            assert ["cluster_made", "cluster_left"] == [
+                e.kind for e in core.events._ring if "cluster" in e.kind
+            ]
             left = {keys.kind(key) for key in await everything(url)}
             assert not left & {"hosts", "host-names", "host-numbers", "alive", "local"}
 

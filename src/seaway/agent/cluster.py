@@ -399,6 +399,7 @@ class ClusterService:
             )
 
     async def _leave_orderly(self, ship: Membership, *, force: bool) -> None:
+        ship.leaving = True
         try:
             if ship.session.online:
                 await ship.stores.leave_for_good()
@@ -406,6 +407,7 @@ class ClusterService:
         except SeawayError as err:
             # Other hosts would lose all they share with the only store there is.
             if not force or isinstance(err, Conflict):
+                ship.leaving = False
                 ship.stores.resume()
                 raise
             log.warning("left_without_telling", error=str(err))

@@ -76,6 +76,7 @@ class Membership:
         self._applying = asyncio.Lock()
         self._idle_since: dict[NetworkId, float] = {}
         self._fenced: set[SandboxId] = set()
+        self.leaving = False  # by its own will
         self._known = asyncio.Event()
         if self.commons.cluster is not None:
             self._known.set()
@@ -330,7 +331,8 @@ class Membership:
 
     async def _removed(self) -> None:
         """The cluster does not want us any more: nothing of ours reaches it from here."""
-        self._core.events.add("removed_from_cluster", self.member.name)
+        if not self.leaving:
+            self._core.events.add("removed_from_cluster", self.member.name)
         async with self._applying:
             self.overlay.stop()
             self._core.kernel.kick("removed from the cluster")
