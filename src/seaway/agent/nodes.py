@@ -282,10 +282,7 @@ def problems(ship: Membership) -> list[dict[str, str]]:
     if ship.stores.trouble:
         found.append({"object": "etcd", "error": ship.stores.trouble})
     found += [
-        {
-            "object": key.removeprefix(f"{keys.ROOT}/"),
-            "error": f"{why}; a host with a newer Seaway may have written it: upgrade this one",
-        }
+        {"object": key.removeprefix(f"{keys.ROOT}/"), "error": why}
         for key, why in ship.commons.unreadable.items()
     ]
     found += [{"object": "network", "error": line} for line in _hidden(ship)]

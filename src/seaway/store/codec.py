@@ -82,7 +82,10 @@ def decode(kind: type[T], data: bytes, *, newer: bool = False) -> T:
             item, version = _known_of(kind, item), VERSION
         found: T = read(_upgraded(kind, version, item))
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OSError, InvalidSpec) as err:
-        raise StoreError(f"a stored {kind.__name__} cannot be read: {err}") from err
+        raise StoreError(
+            f"a stored {kind.__name__} cannot be read: {err}; "
+            "if a newer Seaway wrote it, upgrade this one, otherwise restore a backup"
+        ) from err
     return found
 
 
