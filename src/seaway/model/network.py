@@ -141,8 +141,12 @@ class Network:
         if self.options.get("encrypted", "true") not in ("", "true", "false"):
             raise InvalidSpec("option encrypted is true or false")
         if self.carrier not in CARRIERS:
-            hint = ": encrypted networks have that, -o encrypted" * (self.carrier == "wireguard")
-            raise InvalidSpec(f"option carrier is one of {', '.join(CARRIERS)}{hint}")
+            if self.carrier == "wireguard":
+                raise InvalidSpec(
+                    "carrier=wireguard is what encrypted networks have: drop it, or add "
+                    "-o encrypted instead"
+                )
+            raise InvalidSpec(f"option carrier is one of {', '.join(CARRIERS)}")
         if self.encrypted and self.carrier != CARRIERS[0]:
             raise InvalidSpec(
                 f"carrier={self.carrier} is for networks that are not encrypted, since WireGuard "
