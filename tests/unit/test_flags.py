@@ -252,6 +252,13 @@ def test_a_positional_may_have_choices():
     assert "unknown word 'tcl': write bash or zsh" in refused(command, "tcl")
 
 
+def test_a_name_without_its_flag_is_understood():
+    """Where a command takes no words but has --name, that is what was meant."""
+    command = Command("down", flags=[Flag("name", "", Takes.VALUE, "LAB")])
+
+    assert "unexpected word 'x': did you mean --name x?" in refused(command, "x")
+
+
 def test_asking_for_an_undeclared_flag_is_a_bug():
     """A getter with a misspelt name fails loudly."""
     with pytest.raises(KeyError):

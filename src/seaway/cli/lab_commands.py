@@ -49,13 +49,7 @@ def ls(parsed: Parsed) -> int:
 
 
 def down(parsed: Parsed) -> int:
-    """Remove a lab; one that is not there is no error.
-
-    Raises:
-        UsageError: The lab was named without --name.
-    """
-    if word := parsed.argument("LAB").value:
-        raise UsageError(f"seaway lab down: unexpected word {word!r}: write --name {word}")
+    """Remove a lab; one that is not there is no error."""
     if not lifecycle.down(Lab(name=_name(parsed)), report=_progress):
         _progress(f"there is no lab {_name(parsed)!r}")
     return 0

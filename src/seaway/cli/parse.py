@@ -259,7 +259,10 @@ class Reader:
                 raise self._wrong(f"unknown word {min(odd)!r}: {hint}")
         room = len(positionals)
         if len(self.words) > room and not (room and positionals[-1].many):
-            raise self._wrong(f"unexpected word {self.words[room]!r}: write {self._synopsis}")
+            word = self.words[room]
+            named = not room and "name" in self._long
+            hint = f"did you mean --name {word}?" if named else f"write {self._synopsis}"
+            raise self._wrong(f"unexpected word {word!r}: {hint}")
 
     @property
     def _synopsis(self) -> str:

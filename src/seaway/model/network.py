@@ -143,8 +143,7 @@ class Network:
         if self.carrier not in CARRIERS:
             if self.carrier == "wireguard":
                 raise InvalidSpec(
-                    "carrier=wireguard is what encrypted networks have: drop it, or add "
-                    "-o encrypted instead"
+                    "carrier=wireguard is what encrypted networks have: write -o encrypted instead"
                 )
             raise InvalidSpec(f"option carrier is one of {', '.join(CARRIERS)}")
         if self.encrypted and self.carrier != CARRIERS[0]:
