@@ -51,7 +51,7 @@ def test_parts_of_a_subnet_lie_inside_it(fields, words):
         ({"options": {"encrypted": "true"}}, "bridge driver has no option 'encrypted'"),
         ({"driver": OVERLAY, "options": {"encrypted": "maybe"}}, "encrypted is true or false"),
         ({"driver": OVERLAY, "options": {"carrier": "pigeon"}}, "one of auto, direct, vxlan"),
-        ({"driver": OVERLAY, "options": {"carrier": "wireguard"}}, "encrypted networks have that"),
+        ({"driver": OVERLAY, "options": {"carrier": "wireguard"}}, "what encrypted networks have"),
         ({"driver": OVERLAY, "options": {"carrier": "vxlan"}}, "WireGuard carries those that are"),
     ],
 )
