@@ -11,6 +11,7 @@ import pytest
 
 from seaway.agent import gate, networks, nodes
 from seaway.agent.gate import Gate
+from seaway.agent.membership import replace_member
 from seaway.agent.requests import NetworkRequest
 from seaway.cluster.joining import JoinRequest, Refused, Removed
 from seaway.cluster.pki import serial_text
@@ -468,6 +469,19 @@ def test_a_removed_host_leaves_nothing(url, alive):
             await one.run("db", "blue", ip="10.9.0.20")
             again = await Gate(one.ship).admit(request("host2"), PEER)
             assert 2 == again.number
+
+    run(steps())
+
+
+def test_a_removed_host_still_knows_somebody_else_s_etcd(url):
+    """Its certificate is worth nothing to us, and what that etcd asks for is not ours to change."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2") as (one, two):
+            gone = await nodes.remove(one.ship, "host2", force=True)
+            assert "host2 still has" in nodes.what_remains(one.ship, gone)
+            one.ship.member = replace_member(one.ship.member, foreign=False)
+            assert "" == nodes.what_remains(one.ship, gone)
 
     run(steps())
 

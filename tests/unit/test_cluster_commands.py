@@ -362,11 +362,19 @@ def test_inspecting_hosts(agent, capsys):
 )
 def test_changing_hosts(agent, capsys, words, asked):
     """Each is named once it is done."""
-    agent.answers[" ".join(asked[:2])] = None
+    agent.answers[" ".join(asked[:2])] = {"note": ""}
 
     assert 0 == main(["node", *words])
     assert [asked] == agent.asked
-    assert "host2\n" == capsys.readouterr().out
+    assert ("host2\n", "") == capsys.readouterr()
+
+
+def test_what_is_left_to_do_after_removing_a_host(agent, capsys):
+    """Is told beside its name, for readers and not for scripts."""
+    agent.answers["DELETE /v1/nodes/host2"] = {"note": "change its credentials"}
+
+    assert 0 == main(["node", "rm", "host2"])
+    assert ("host2\n", "seaway: change its credentials\n") == capsys.readouterr()
 
 
 def test_networks_have_a_scope(agent, capsys):

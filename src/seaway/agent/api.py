@@ -210,7 +210,8 @@ async def _drain(agent: Agent, request: Request, body: DrainRequest) -> Any:
 async def _remove_node(agent: Agent, request: Request, _body: None) -> Any:
     ship = nodes.require_member(agent.core)
     force = request.query_params.get("force") == "true"
-    return {"removed": (await nodes.remove(ship, request.path_params["name"], force=force)).name}
+    host = await nodes.remove(ship, request.path_params["name"], force=force)
+    return {"removed": host.name, "note": nodes.what_remains(ship, host)}
 
 
 async def _paths(agent: Agent, _request: Request, _body: None) -> Any:

@@ -119,6 +119,16 @@ async def remove(ship: Membership, name: str, *, force: bool) -> Host:
     return host
 
 
+def what_remains(ship: Membership, removed: Host) -> str:
+    """Say what a host that was removed can still do, and how that ends; "" for nothing."""
+    if not ship.member.foreign:
+        return ""
+    return (
+        f"{removed.name} still has what it takes to read and write your etcd: change its "
+        "credentials there to cut it off for good, as the guide on clusters says"
+    )
+
+
 async def _require_unneeded(ship: Membership, host: Host) -> None:
     """Refuse to remove a host that counts as alive, unless it is empty and drained."""
     silent, left = await ship.session.etcd.lease_age(ship.session.lease_number(host.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from seaway.cli.client import Client, segment
@@ -49,13 +50,15 @@ def drain(parsed: Parsed, _words: object) -> int:
 
 
 def rm(parsed: Parsed, _words: object) -> int:
-    """Remove hosts and print their names."""
+    """Remove hosts and print their names, and on stderr what is left to do."""
     client = Client()
     force = "?force=true" if parsed.flag("force").on else ""
     for name in parsed.argument("NODE").list:
         with Progress(f"Removing {name}"):
-            client.request("DELETE", f"/v1/nodes/{segment(name)}{force}")
+            found: Any = client.request("DELETE", f"/v1/nodes/{segment(name)}{force}")
         print(name)
+        if found["note"]:
+            print(f"seaway: {found['note']}", file=sys.stderr)
     return 0
 
 
