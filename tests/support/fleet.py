@@ -24,6 +24,9 @@ from seaway.lab.topology import OUTSIDE, Lab
 from tests.support.netns import Namespace, namespaces, wait_until
 from tests.support.site import NOTHING, PREDEFINED, Container, Site, free_name
 
+OF_HOSTS = ("host_port", "host_address4", "host_address6")
+"""Sets whose elements come and go with hosts of the cluster, whatever is on this one."""
+
 
 class Fleet:
     """The hosts of one lab.
@@ -72,7 +75,7 @@ def belongings(site: Site) -> dict[str, Any]:
         "containers": sorted(s["name"] for s in site.ask("/v1/sandboxes")),
         "links": sorted(re.findall(r"^\d+: ([^:@]+)", site.host.run("ip -o link"), re.MULTILINE)),
         "routes": routes(site),
-        "elements": elements(site),
+        "elements": {n: e for n, e in elements(site).items() if n not in OF_HOSTS},
     }
 
 
