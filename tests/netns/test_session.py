@@ -87,7 +87,7 @@ def test_a_name_an_address_and_a_network_s_name_have_one_holder(url):
                 (won,) = winners(found)
                 (why,) = (str(f) for f in found if isinstance(f, Exception))
                 host = "host1" if won.name == "web" else "host2"
-                assert f"is held by {won.name} on {host}" in why
+                assert f"has a container {won.name} already on {host}: choose another" in why
                 await (one if won.name == "web" else two).remove(won.name)
 
                 found = await outcomes(
@@ -474,7 +474,7 @@ def test_what_somebody_else_has_by_now_is_lost(url):
             for _ in range(2):
                 assert ["web"] == list(one.lost())
                 why = one.lost()["web"]
-                assert "10.9.0.5 is held by thief on host2" in why
+                assert "10.9.0.5 is held by thief on host2: remove this container" in why
                 web = one.core.state.sandbox("web")
                 assert why == one.core.failures[web.id]
                 await until(lambda: {"api"} == two.names())

@@ -206,8 +206,12 @@ class Session:
         if records:
             await self.take(records)
 
-    async def explain(self, err: Clash) -> Conflict:
-        """Say in the user's words who was faster."""
+    async def explain(self, err: Clash, cure: str = "") -> Conflict:
+        """Say in the user's words who was faster.
+
+        Args:
+            cure: What to do about what is taken; another can be chosen if "".
+        """
         kind = keys.kind(err.key)
         what = err.key.rsplit("/", 1)[1]
         if kind == "networks":
@@ -224,8 +228,12 @@ class Session:
             return Conflict(
                 f"the network is in use by {claim.name}{where}: remove that, or disconnect it first"
             )
-        noun = "address" if kind == "addresses" else "the name"
-        return Taken(f"{noun} {what} is held by {claim.name}{where}: choose another", err.key)
+        if kind == "addresses":
+            words = f"address {what} is held by {claim.name}{where}: {cure or 'choose another'}"
+        else:
+            words = f"the network has a container {claim.name} already{where}: "
+            words += cure or "choose another --name"
+        return Taken(words, err.key)
 
     @property
     def taking_part(self) -> frozenset[NetworkId]:

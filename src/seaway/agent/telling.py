@@ -27,6 +27,9 @@ log = structlog.get_logger()
 _TXN_MAX: Final = 100
 """Operations in one transaction: below etcd's own default of 128, for those we do not run."""
 
+_ANEW: Final = "remove this container, and run it anew"
+"""What to do about one that cannot have again what it had."""
+
 
 class Teller:
     """Compares what this host has with what the store has of it, and writes what is missing."""
@@ -59,7 +62,7 @@ class Teller:
     async def _tell_endpoints(self) -> None:
         self._lost, self._unnamed = {}, {}
         for network in self._session.orphans:
-            why = "its network was removed while this host was away: remove it, and run it anew"
+            why = f"its network was removed while this host was away: {_ANEW}"
             self._lost |= {e.id: why for e in self._state.members(network)}
         networks = self._session.taking_part - self._session.orphans
         # All that lives with our lease, also of an earlier life: in a large cluster it would
@@ -89,7 +92,7 @@ class Teller:
             if found is not None and not self._is_ours(
                 decode(Claim, found.value, newer=True), endpoint
             ):
-                why = str(await self._session.explain(Clash(key, found, taken=True)))
+                why = str(await self._session.explain(Clash(key, found, taken=True), _ANEW))
                 log.warning("claim_lost", sandbox=sandbox.name, error=why)
                 if keys.kind(key) != "names":
                     self._lost[endpoint.id] = why
@@ -114,7 +117,7 @@ class Teller:
             if wanted:
                 await self._session.write(wanted)
         except Clash as err:
-            self._lost[endpoint.id] = str(await self._session.explain(err))
+            self._lost[endpoint.id] = str(await self._session.explain(err, _ANEW))
         return have
 
     def _is_ours(self, claim: Claim, endpoint: Endpoint) -> bool:
