@@ -18,6 +18,7 @@ from seaway.plan.carriers import (
     reachable,
     shared_generations,
     tunnel_mtu,
+    widest_mtu,
 )
 from tests.support.model import subnet
 from tests.support.overlay import host, key, overlay, paths
@@ -200,6 +201,15 @@ def test_a_tunnels_device_fits_all_its_host_has():
 def test_an_endpoint_sends_what_its_worst_carrier_takes(network, versions, mtu):
     """Or what the user says."""
     assert mtu == endpoint_mtu(network, versions, 1500)
+
+
+@pytest.mark.parametrize(
+    ("network", "fits"),
+    [(ENCRYPTED, 1440), (VXLAN, 1450), (CLEAR, 1500), (DIRECT, 1500)],
+)
+def test_the_widest_way_of_a_network(network, fits):
+    """No header where none may be needed, and else that of its only carrier."""
+    assert fits == widest_mtu(network, [4, 6], 1500)
 
 
 def test_an_endpoint_with_ipv6_never_sends_less_than_that_needs():

@@ -22,6 +22,7 @@ from seaway.ipam.subnets import Wanted, assemble
 from seaway.kernel import surroundings
 from seaway.model.names import check_new_name
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
+from seaway.plan.carriers import widest_mtu
 from seaway.plan.networks import plan_network
 from seaway.store import keys
 from seaway.store.etcd import Refused
@@ -79,12 +80,28 @@ async def _create_shared(core: Core, request: NetworkRequest, options: dict[str,
             raise Conflict(f"network {request.name!r} exists already: choose another name")
         network = _described(core, request, Driver.OVERLAY, options)
         ship.require_carrier(network)
+        _require_fitting(core, network)
         try:
             return await _install(core, network)
         except HadByAnother as err:
             if err.key != keys.NETWORK_TURN:
                 raise
     raise Conflict("other hosts are making networks all the time: try again")
+
+
+def _require_fitting(core: Core, network: Network) -> None:
+    """Refuse packets so large that none would reach another host from here.
+
+    Raises:
+        InvalidSpec: Says how large they may be.
+    """
+    host = core.host
+    most = widest_mtu(network, host.underlay_versions, host.underlay_mtu)
+    if network.mtu > most:
+        raise InvalidSpec(
+            f"mtu {network.mtu} does not fit between hosts: this one's link carries "
+            f"{host.underlay_mtu} bytes, and so this network {most} at most: lower it"
+        )
 
 
 @contextmanager

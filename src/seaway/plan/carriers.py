@@ -117,6 +117,19 @@ def endpoint_mtu(network: Network, versions: Iterable[int], underlay_mtu: int) -
     return max(least, underlay_mtu - most)
 
 
+def widest_mtu(network: Network, versions: Iterable[int], underlay_mtu: int) -> int:
+    """Bytes of IP packet that fit the widest way an overlay network's packets may take.
+
+    Args:
+        versions: Of IP of this host's addresses in the cluster.
+        underlay_mtu: Of the link with them.
+    """
+    best = Carrier.VXLAN if network.carrier == "vxlan" else Carrier.DIRECT
+    if network.encrypted:
+        best = Carrier.WIREGUARD
+    return underlay_mtu - min(overhead(best, version) for version in versions)
+
+
 def reachable(me: Host, peer: Host) -> tuple[Address, ...]:
     """Where this host sends to reach *peer*, at most one of each IP version, best first.
 
