@@ -7,17 +7,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from seaway.agent import cluster as made
 from seaway.agent import networks
 from seaway.agent.cluster import ClusterService
 from seaway.agent.member import MemberFolder
 from seaway.agent.requests import InitRequest, JoinClusterRequest, NetworkRequest
 from seaway.cluster.token import make_token
-from seaway.errors import Conflict, InvalidSpec, SeawayError
+from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError
 from seaway.store import keys
-from seaway.store.etcd_wire import Erase
+from seaway.store.codec import encode
+from seaway.store.etcd_wire import Erase, Write
 from tests.support.cluster import client, everything
 from tests.support.core import FakeGround, MemoryStore, bare_core
 from tests.support.etcd import etcds, free_ports, run
+from tests.support.overlay import CLUSTER
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,45 @@ def test_joining_that_fails_leaves_nothing(tmp_path):
             assert nothing_left(core, tmp_path)
             with pytest.raises(Conflict, match="in no cluster"):
                 await found.leave(force=False)
+
+    run(steps())
+
+
+def test_making_a_cluster_that_fails_leaves_nothing_in_the_etcd(url, tmp_path, monkeypatch):
+    """Nobody could join what is left of it, and the next attempt would be told to."""
+
+    async def steps():
+        async with client(url) as etcd:
+            await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
+        async with service(tmp_path) as (core, found):
+            with monkeypatch.context() as patch:
+                patch.setattr(made, "_ONLINE_SECONDS", -1)
+                with pytest.raises(StoreError, match="out of reach"):
+                    await found.init(InitRequest(etcd=[url]))
+            assert nothing_left(core, tmp_path)
+            assert not {keys.kind(key) for key in await everything(url)} - {"alive"}
+            await found.init(InitRequest(etcd=[url]))
+            assert core.cluster.session.online
+            await found.leave(force=True)
+
+    run(steps())
+
+
+def test_the_last_host_s_leave_erases_its_own_cluster_only(url, tmp_path):
+    """An etcd of somebody else's may have been given to another cluster meanwhile."""
+
+    async def steps():
+        async with client(url) as etcd, service(tmp_path) as (_, found):
+            await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
+            await found.init(InitRequest(etcd=[url]))
+            await etcd.txn([], [Write(keys.CLUSTER, encode(CLUSTER))], [])
+            await found.leave(force=True)
+            assert {keys.CLUSTER, keys.TOKEN} <= set(await everything(url))
+            await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
+
+            await found.init(InitRequest(etcd=[url]))
+            await found.leave(force=True)
+            assert not {keys.kind(key) for key in await everything(url)} - {"alive"}
 
     run(steps())
 

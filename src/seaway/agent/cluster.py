@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -103,7 +103,7 @@ class ClusterService:
             Unsupported: etcd is missing.
             StoreError: etcd does not start; its last words are in the message.
         """
-        async with self._joining():
+        async with self._joining() as undo:
             addresses = self._advertised(request.advertise)
             cluster = Cluster(
                 id=new_id(),
@@ -120,7 +120,10 @@ class ClusterService:
             token = make_token(files.fingerprint())
             cluster = _with_secret(cluster, token.secret)
             urls = await self._store(request, cluster, host)
-            await self._write_first(request, urls, cluster, host, token.secret)
+            tls = self._first_tls(request)
+            if request.etcd:
+                undo.push_async_callback(_take_back, urls, tls, cluster.id)
+            await _write_first(Etcd(urls, tls), cluster, host, token.secret)
             self._seed(cluster, host)
             self._folder.save(
                 Member(
@@ -196,33 +199,14 @@ class ClusterService:
                 tls.folder.mkdir(mode=0o700, exist_ok=True)
                 write_file(path, text)
 
-    async def _write_first(
-        self, request: InitRequest, urls: Sequence[str], cluster: Cluster, host: Host, secret: str
-    ) -> None:
-        """Write the cluster's first records, into a store that has none.
-
-        Raises:
-            Conflict: Another cluster of Seaway's has this etcd.
-        """
+    def _first_tls(self, request: InitRequest) -> ssl.SSLContext | None:
         tls = self._folder.foreign_tls()
         if not request.etcd:
-            context = self._folder.credentials.client_context()
-        elif tls.ca.exists():
-            own = tls.certificate.exists()
-            context = tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2, strict=False)
-        else:
-            context = None
-        first = {keys.CLUSTER: encode(cluster), keys.TOKEN: secret.encode()}
-        first |= dict(host_claims(host))
-        etcd = Etcd(urls, context)
-        try:
-            await etcd.txn([At(k) for k in first], [Write(k, v) for k, v in first.items()], [])
-        except Clash:
-            raise Conflict(
-                "that etcd has a cluster of Seaway's already: join it with 'seaway cluster join'"
-            ) from None
-        finally:
-            await etcd.aclose()
+            return self._folder.credentials.client_context()
+        if not tls.ca.exists():
+            return None
+        own = tls.certificate.exists()
+        return tls.client_context(own=own, oldest=ssl.TLSVersion.TLSv1_2, strict=False)
 
     # -- join ---------------------------------------------------------------------------------
 
@@ -289,8 +273,12 @@ class ClusterService:
         return ship
 
     @asynccontextmanager
-    async def _joining(self) -> AsyncIterator[None]:
-        """Begin with an empty folder, and leave none behind if it does not come to an end."""
+    async def _joining(self) -> AsyncIterator[AsyncExitStack]:
+        """Begin with an empty folder, and leave none behind if it does not come to an end.
+
+        Yields:
+            For what else has to be taken back then.
+        """
         if self._changing.locked():
             raise Conflict("this host is just joining or leaving a cluster: wait a moment")
         async with self._changing:
@@ -301,11 +289,13 @@ class ClusterService:
                 )
             await EtcdMember(self._folder.etcd).stop()  # of an attempt that was broken off
             self._folder.begin()
+            undo = AsyncExitStack()
             try:
-                yield
+                yield undo
             except BaseException:
-                with suppress(SeawayError):
-                    await self._end()
+                for step in (self._end, undo.aclose):
+                    with suppress(SeawayError):
+                        await step()
                 raise
 
     def _seed(self, cluster: Cluster, host: Host) -> None:
@@ -442,6 +432,47 @@ class ClusterService:
                 await core.sync(sandbox)
 
 
+async def _write_first(etcd: Etcd, cluster: Cluster, host: Host, secret: str) -> None:
+    """Write a cluster's first records, into a store that has none; closes *etcd*.
+
+    Raises:
+        Conflict: Another cluster of Seaway's has this etcd.
+    """
+    first = {keys.CLUSTER: encode(cluster), keys.TOKEN: secret.encode()}
+    first |= dict(host_claims(host))
+    try:
+        await etcd.txn([At(k) for k in first], [Write(k, v) for k, v in first.items()], [])
+    except Clash:
+        raise Conflict(
+            "that etcd has a cluster of Seaway's already: join it with 'seaway cluster join'"
+        ) from None
+    finally:
+        await etcd.aclose()
+
+
+async def _take_back(urls: Sequence[str], tls: ssl.SSLContext | None, cluster: str) -> None:
+    """Leave nothing of a cluster that did not come to be in somebody else's etcd."""
+    etcd = Etcd(urls, tls)
+    try:
+        await _erase(etcd, cluster)
+    finally:
+        await etcd.aclose()
+
+
+async def _erase(etcd: Etcd, cluster: str) -> None:
+    """Delete everything that the store has of a cluster; nothing if it is another one's by now.
+
+    Raises:
+        StoreError: The store is out of reach.
+    """
+    found = await etcd.get(keys.CLUSTER)
+    if found is None or decode(Cluster, found.value).id != cluster:
+        return
+    there = [At(keys.CLUSTER, found.mod_revision)]
+    with suppress(Clash):
+        await etcd.txn(there, [], [Erase(f"{keys.ROOT}/", prefix=True)])
+
+
 async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
     """Delete everything that the cluster's store has about a host.
 
@@ -453,6 +484,11 @@ async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
         StoreError: The store is out of reach.
     """
     etcd = ship.session.etcd
+    hosts, _ = await etcd.range(keys.HOSTS)
+    if [kv.key for kv in hosts] == [keys.host(host.id)]:
+        # The cluster ends, in an etcd that may go on.
+        await _erase(etcd, ship.member.cluster)
+        return
     blocks: list[str] = []
     for network in ship.commons.networks:
         kvs, _ = await etcd.range(keys.blocks(network))
@@ -466,8 +502,6 @@ async def forget_host(ship: Membership, host: Host, *, revoke: bool) -> None:
         Erase(keys.host_number(host.number)),
         Erase(keys.local(host.id), prefix=True),
     ]
-    if ship.commons.hosts.keys() == {host.id}:  # the cluster ends, in an etcd that may go on
-        gone = [Erase(f"{keys.ROOT}/", prefix=True)]
     while True:
         compares, writes = await _revoking(etcd, host) if revoke else ([], [])
         try:
