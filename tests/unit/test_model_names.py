@@ -13,7 +13,16 @@ from seaway.model.names import (
     digest,
     ifname,
     mac_for,
+    some_of,
 )
+
+
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, ""), (1, "0"), (5, "0, 1, 2, 3, 4"), (13, "0, 1, 2, 3, 4 and 8 more")]
+)
+def test_of_many_some_are_named(count, says):
+    """An error has one line, and says that these are not all."""
+    assert says == some_of([str(n) for n in range(count)])
 
 
 @pytest.mark.parametrize("name", ["web", "a", "9", "my-web.server_1", "A" * 63, "a.b.c"])

@@ -28,6 +28,7 @@ from seaway.cluster.joining import JoinRequest, Server
 from seaway.cluster.token import Token, make_token, parse_token, secret_hash
 from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError
 from seaway.model.cluster import Block, Cluster, Host, HostId, Ports
+from seaway.model.names import some_of
 from seaway.model.network import Address
 from seaway.store import keys
 from seaway.store.codec import decode, encode
@@ -373,11 +374,11 @@ class ClusterService:
         )
         if users:
             raise Conflict(
-                f"{', '.join(users[:5])} {'is' if len(users) == 1 else 'are'} on networks of the "
+                f"{some_of(users)} {'is' if len(users) == 1 else 'are'} on networks of the "
                 "cluster: remove or disconnect first, or leave with --force"
             )
         if len(ship.commons.hosts) == 1 and ship.commons.networks:
-            names = ", ".join(sorted(n.name for n in ship.commons.networks.values())[:5])
+            names = some_of(sorted(n.name for n in ship.commons.networks.values()))
             raise Conflict(
                 f"this is the cluster's last host, and its networks end with it ({names}): "
                 "remove them first, or leave with --force"

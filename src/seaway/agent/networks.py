@@ -20,7 +20,7 @@ from seaway.errors import Conflict, InvalidSpec, SeawayError, StoreError, Unsupp
 from seaway.ipam.pools import Taken
 from seaway.ipam.subnets import Wanted, assemble
 from seaway.kernel import surroundings
-from seaway.model.names import check_new_name
+from seaway.model.names import check_new_name, some_of
 from seaway.model.network import PREDEFINED, Driver, Network, NetworkId, Subnet
 from seaway.plan.carriers import widest_mtu
 from seaway.plan.networks import plan_network
@@ -224,8 +224,7 @@ async def remove(core: Core, name: str) -> Network:
             users = await ship.members_elsewhere(network.id)
     if users:
         raise Conflict(
-            f"network {network.name!r} is in use by {', '.join(users[:5])}"
-            f"{f' and {len(users) - 5} more' if len(users) > 5 else ''}: "
+            f"network {network.name!r} is in use by {some_of(users)}: "
             "remove those, or disconnect them first"
         )
     await core.state.commit(Change(delete=[network]))

@@ -15,6 +15,7 @@ from seaway.agent.overlay import lines
 from seaway.cluster.token import Token, make_token, secret_hash
 from seaway.errors import Conflict, NotFound, SeawayError, StoreError
 from seaway.model.cluster import Announced, Cluster, Host, Ports
+from seaway.model.names import some_of
 from seaway.model.network import Driver, NetworkId
 from seaway.model.sandbox import Phase
 from seaway.store import keys
@@ -140,7 +141,7 @@ async def _require_unneeded(ship: Membership, host: Host) -> None:
     there = [a.name for a in await _containers(ship) if a.host == host.id]
     if there:
         raise Conflict(
-            f"host {host.name} is alive and runs {', '.join(there[:5])}: stop those, or "
+            f"host {host.name} is alive and runs {some_of(there)}: stop those, or "
             "remove the host with --force, which cuts them off"
         )
     if not host.drained:
@@ -207,7 +208,7 @@ async def rotate_keys(ship: Membership) -> int:
     cluster = ship.cluster
     if dead := [h.name for i, h in ship.commons.hosts.items() if i not in ship.commons.alive]:
         raise Conflict(
-            f"{', '.join(sorted(dead)[:5])} could not take part, and would be cut off: start or "
+            f"{some_of(sorted(dead))} could not take part, and would be cut off: start or "
             "remove what is down first, see 'seaway node ls'"
         )
     behind = [
@@ -217,7 +218,7 @@ async def rotate_keys(ship: Membership) -> int:
     ]
     if behind:
         raise Conflict(
-            f"{', '.join(behind[:5])} do not send with the keys of generation "
+            f"{some_of(behind)} do not send with the keys of generation "
             f"{cluster.generation} yet: wait for that, or see 'seaway node inspect'"
         )
     fresh = await change_cluster(ship, lambda c: replace(c, generation=c.generation + 1))

@@ -23,6 +23,7 @@ from seaway.cluster.joining import Removed, RenewRequest, Server
 from seaway.cluster.stores import find_member, join_as_learner, leave, promote, wanted_stores
 from seaway.errors import Conflict, SeawayError, StoreError
 from seaway.model.cluster import STORE_SIZES, HostId, Ports
+from seaway.model.names import some_of
 from seaway.store.etcd import Member, Refused, Status
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class Stores:
             raise Conflict(
                 "this host has the cluster's only store: let another host have it first, with "
                 f"'seaway node drain {ship.member.name}', or remove the others "
-                f"({', '.join(h.name for h in rest[:5])})"
+                f"({some_of([h.name for h in rest])})"
             )
         deadline = time.monotonic() + _LEAVING
         while True:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seaway.errors import Conflict, Exhausted, InvalidSpec
+from seaway.model.names import some_of
 from seaway.model.network import Address, Subnet
-
-_NAMED_HOLDERS = 5  # how many holders an error names; the rest are counted
 
 
 def first_and_last(subnet: Subnet) -> tuple[int, int]:
@@ -85,7 +84,5 @@ def claim(subnet: Subnet, held: Mapping[Address, str], wanted: Address) -> Addre
 def _nothing_left(subnet: Subnet, held: Mapping[Address, str]) -> str:
     pool = subnet.ip_range or subnet.cidr
     holders = sorted({name for address, name in held.items() if address in pool})
-    named = ", ".join(holders[:_NAMED_HOLDERS])
-    more = f" and {len(holders) - _NAMED_HOLDERS} more" if len(holders) > _NAMED_HOLDERS else ""
-    by = f": held by {named}{more}" if holders else ""
+    by = f": held by {some_of(holders)}" if holders else ""
     return f"no addresses left in {pool}{by}; remove containers or use a larger range"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from seaway.errors import InvalidSpec
@@ -23,6 +24,7 @@ _ID = re.compile(
     r"[0-9a-f]{12}"
 )  # as we and engines write them; in full they are too long for names
 _LABEL_MAX = 63  # octets in a DNS label, RFC 1035 section 2.3.4
+_NAMED = 5  # of many
 
 
 def check_name(kind: str, name: str) -> str:
@@ -53,6 +55,12 @@ def check_new_name(kind: str, name: str) -> str:
     if _ID.fullmatch(name):
         raise InvalidSpec(f"{kind} name {name!r} looks like an id: choose a name that does not")
     return check_name(kind, name)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Name five at most and count the rest, e.g. "a, b, c, d, e and 8 more"."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def digest(*parts: str) -> bytes:
