@@ -538,6 +538,18 @@ def test_what_was_lost_is_given_back(url):
     run(steps())
 
 
+def test_an_mtu_that_fits_no_way_between_hosts(url):
+    """It is refused when the network is made, and the largest that fits is said."""
+
+    async def steps():
+        async with cluster(url, "host1") as (one,):
+            with pytest.raises(InvalidSpec, match="this network 1500 at most"):
+                await one.network("wide", options={"encrypted": "false", "mtu": "1501"})
+            await one.network("wide", options={"encrypted": "false", "mtu": "1500"})
+
+    run(steps())
+
+
 def test_a_name_that_somebody_else_has_by_now(url):
     """Made while its host was alone, a container keeps its address and its other names; the name
     stays the other's, also when this one goes."""
@@ -552,7 +564,7 @@ def test_a_name_that_somebody_else_has_by_now(url):
             await one.run("Web", "blue", hostname="other")
             await one.heal()
             web = one.core.state.sandbox("Web")
-            assert "web on host2" in one.core.failures[web.id]
+            assert "a container web already on host2" in one.core.failures[web.id]
             assert {} == one.lost()
             where = one.endpoint("Web").network
 

@@ -164,9 +164,8 @@ class Node:
         request = NetworkRequest(
             name=name,
             driver="overlay",
-            options={"encrypted": "false"},
             subnets=[cidr] if cidr else [],
-            **{"ipv6": False} | more,
+            **{"ipv6": False, "options": {"encrypted": "false"}} | more,
         )
         made = await networks.create(self.core, request)
         await until(lambda: all(p.has(made) for p in self.peers if p.session.online))
