@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from seaway.agent import cluster as made
 from seaway.agent import networks
 from seaway.agent.cluster import ClusterService
 from seaway.agent.member import MemberFolder
@@ -80,8 +79,14 @@ def test_making_a_cluster_that_fails_leaves_nothing_in_the_etcd(url, tmp_path, m
         async with client(url) as etcd:
             await etcd.txn([], [], [Erase("/seaway/", prefix=True)])
         async with service(tmp_path) as (core, found):
+            begin = found._begin
+
+            async def fail():
+                await begin()
+                raise StoreError("the cluster's store is out of reach")
+
             with monkeypatch.context() as patch:
-                patch.setattr(made, "_ONLINE_SECONDS", -1)
+                patch.setattr(found, "_begin", fail)
                 with pytest.raises(StoreError, match="out of reach"):
                     await found.init(InitRequest(etcd=[url]))
             assert nothing_left(core, tmp_path)

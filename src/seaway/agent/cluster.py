@@ -75,11 +75,13 @@ class ClusterService:
             if ship is None:
                 await self._changed.wait()
                 continue
-            async with asyncio.TaskGroup() as group:
-                being = group.create_task(self._be(ship), name="membership")
-                await self._changed.wait()
-                being.cancel()
-            await ship.close()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    being = group.create_task(self._be(ship), name="membership")
+                    await self._changed.wait()
+                    being.cancel()
+            finally:
+                await ship.close()
 
     async def _be(self, ship: Membership) -> None:
         """Be a member; what goes wrong there must not end names and ports of this host itself."""
