@@ -14,7 +14,7 @@ import pytest
 from seaway.agent import sandboxes
 from seaway.agent.state import State
 from seaway.cluster.pki import serial_text
-from seaway.errors import Conflict, Exhausted, NotFound, SeawayError, StoreError
+from seaway.errors import Conflict, Exhausted, InvalidSpec, NotFound, SeawayError, StoreError
 from seaway.ipam.blocks import lendable
 from seaway.model.cluster import Block, Claim, Cluster
 from seaway.store import keys
