@@ -11,7 +11,6 @@ import pytest
 
 from seaway.agent import gate, networks, nodes
 from seaway.agent.gate import Gate
-from seaway.agent.membership import replace_member
 from seaway.agent.requests import NetworkRequest
 from seaway.cluster.joining import JoinRequest, Refused, Removed
 from seaway.cluster.pki import serial_text
@@ -481,7 +480,7 @@ def test_a_removed_host_still_knows_somebody_else_s_etcd(url):
         async with cluster(url, "host1", "host2") as (one, _):
             gone = await nodes.remove(one.ship, "host2", force=True)
             assert "host2 still has" in nodes.what_remains(one.ship, gone)
-            one.ship.member = replace_member(one.ship.member, foreign=False)
+            one.ship.member = msgspec.structs.replace(one.ship.member, foreign=False)
             assert "" == nodes.what_remains(one.ship, gone)
 
     run(steps())

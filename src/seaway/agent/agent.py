@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class Agent:
             self.core.names.put(sandbox, self.core.state.attachments(sandbox.id))
         await self.watch.adopt()
 
-    def services(self) -> dict[str, Callable[[], Awaitable[None]]]:
+    def services(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Name what has to keep running."""
         return {
             "dns": self.dns.run,

@@ -11,9 +11,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -30,7 +31,7 @@ GROUP = "seaway"
 """Members may use the API; without the group only root may."""
 _FILES_EXPECTED = 8191  # descriptors that there is room for from the start
 
-Service = Callable[[], Awaitable[None]]
+Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 def run(settings: Settings) -> int:
@@ -90,15 +91,11 @@ async def _serve(services: dict[str, Service]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_named(s), name=name) for name, s in services.items()]
+        tasks = [group.create_task(s(), name=name) for name, s in services.items()]
         await stop.wait()
         _notify("STOPPING=1")
         for task in reversed(tasks):  # last started, first stopped
             task.cancel()
-
-
-async def _named(service: Service) -> None:
-    await service()
 
 
 @contextmanager

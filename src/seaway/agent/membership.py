@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import wraps
 from ipaddress import IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import structlog
 
 from seaway import __version__
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from seaway.agent.reconcile import Plans
 
 log = structlog.get_logger()
+
+Service = Callable[[], Coroutine[Any, Any, None]]
 
 _KEPT_IDLE: Final = 600.0
 """Seconds that a host keeps the blocks of a network it has no endpoint on any more."""
@@ -347,7 +350,7 @@ class Membership:
 
     def look_for_stores(self, urls: tuple[str, ...]) -> None:
         """Know the store by these URLs from now on."""
-        self.remember(replace_member(self.member, etcd=urls))
+        self.remember(msgspec.structs.replace(self.member, etcd=urls))
         self.session.etcd.set_endpoints(self._nearest_first(urls))
 
     def _nearest_first(self, urls: Iterable[str]) -> list[str]:
@@ -432,7 +435,7 @@ class Membership:
             await self._removed()
             await self.session.run()
             return
-        services: tuple[Callable[[], Awaitable[None]], ...] = (
+        services: tuple[Service, ...] = (
             self.stores.keep,
             self._when_known(self.stores.run),
             self._when_known(self.overlay.run),
@@ -441,15 +444,12 @@ class Membership:
             self._when_known(self._keep_told),
         )
         async with asyncio.TaskGroup() as group:
-            others = [
-                group.create_task(_coroutine(service), name=service.__qualname__)
-                for service in services
-            ]
+            others = [group.create_task(one(), name=one.__qualname__) for one in services]
             await self.session.run()
             for task in others:
                 task.cancel()
 
-    def _when_known(self, service: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    def _when_known(self, service: Service) -> Service:
         """Have a service wait until something is known of the cluster: our copy may be lost."""
 
         @wraps(service)
@@ -501,12 +501,3 @@ class Membership:
         """Let go of files and sockets; etcd and tunnels stay."""
         self._mirror.close()
         await self.session.etcd.aclose()
-
-
-async def _coroutine(service: Callable[[], Awaitable[None]]) -> None:
-    await service()
-
-
-def replace_member(member: Member, **changes: object) -> Member:
-    """Return *member* with some fields changed."""
-    return Member(**({f: getattr(member, f) for f in member.__struct_fields__} | changes))

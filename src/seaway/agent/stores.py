@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -86,14 +86,14 @@ class Stores:
     async def run(self) -> None:
         """See who should have the store, let others in, renew certificates, until cancelled."""
         self._note_signing()
-        services: Sequence[Callable[[], Awaitable[None]]] = (
+        services: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (
             self._decide_often,
             self._serve_joins,
             self._renew_in_time,
         )
         async with asyncio.TaskGroup() as group:
             for service in services:
-                group.create_task(_coroutine(service))
+                group.create_task(service())
 
     async def stop(self) -> None:
         """End etcd here for good: this host is no member any more."""
@@ -451,7 +451,3 @@ class Stores:
         files.save(found.certificate, found.ca)
         ship.use_certificate()
         log.info("certificate_renewed")
-
-
-async def _coroutine(service: Callable[[], Awaitable[None]]) -> None:
-    await service()
