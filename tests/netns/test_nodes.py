@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 
 from seaway.agent import gate, networks, nodes
