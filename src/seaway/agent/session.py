@@ -48,11 +48,6 @@ _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0)
 REMOVED: Final = "this host was removed from its cluster"
 
 
-def lease_of(host: HostId) -> int:
-    """Return the number of a host's lease: the same after a restart, a positive 63-bit one."""
-    return int.from_bytes(digest("lease", host)[:8]) >> 1 or 1
-
-
 @dataclass(slots=True, kw_only=True)
 class Hooks:
     """Whom the session tells.
@@ -87,7 +82,7 @@ class Session:
         self.etcd = etcd
         self._mirror = mirror
         self._hooks = hooks
-        self.lease = lease_of(commons.me)
+        self.lease = self.lease_number(commons.me)
         self._life = 0  # revision at which the store was told last that we live
         self.online = False
         self.error = "not connected yet"
@@ -110,8 +105,8 @@ class Session:
 
     @staticmethod
     def lease_number(host: HostId) -> int:
-        """Return the number of a host's lease."""
-        return lease_of(host)
+        """Return the number of a host's lease: the same after a restart, a positive 63-bit one."""
+        return int.from_bytes(digest("lease", host)[:8]) >> 1 or 1
 
     # -- writing ----------------------------------------------------------------------------
 
