@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 from seaway.kernel import netlink as nl
 from seaway.kernel import underlay
-from seaway.kernel.observe import SeenLink, links, owned
+from seaway.kernel.observe import SeenLink, addresses, links, owned
 from seaway.model.network import Address
 from seaway.plan.carriers import UnderlayPath
-
-_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg
 
 
 class Ground:
@@ -45,15 +40,10 @@ class Ground:
         link = self._link_with(addresses)
         return link.mtu if link else 0
 
-    def _link_with(self, addresses: Iterable[Address]) -> SeenLink | None:
+    def _link_with(self, wanted: Iterable[Address]) -> SeenLink | None:
         by_index = {link.index: link for link in links(self._netlink)}
-        where: dict[Address, int] = {}
-        for body in self._netlink.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-            parts = dict(nl.attrs(body[8:]))
-            raw = parts.get(2, parts.get(1))  # IFA_LOCAL, else IFA_ADDRESS
-            if raw and body[0] in (socket.AF_INET, socket.AF_INET6):
-                where[ip_address(raw)] = _IFADDR.unpack_from(body)[4]
-        for address in addresses:
+        where = {one.address: one.index for one in addresses(self._netlink)}
+        for address in wanted:
             link = by_index.get(where.get(address, 0))
             if link is not None and not owned(link.name):
                 return link

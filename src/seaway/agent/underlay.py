@@ -9,14 +9,11 @@ import struct
 from ipaddress import ip_network
 
 from seaway.kernel import netlink as nl
-from seaway.kernel.observe import SeenLink, links, owned
+from seaway.kernel.observe import SeenAddress, SeenLink, addresses, links, owned
+from seaway.model.network import Address
 from seaway.plan.resources import LOCAL_TABLE, ROUTE_PROTOCOL
 
-_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg, linux/if_addr.h
-_IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg, linux/rtnetlink.h
 _AF_INET = 2
-_SCOPE_UNIVERSE = 0
-_IFA_F_TENTATIVE = 0x40  # duplicate address detection is under way: nobody sends from it yet
 _RTN_UNICAST = 1
 _RTM_F_CLONED = 0x200  # what the kernel has learnt of a path, not a route
 
@@ -32,16 +29,16 @@ class UnderlayWatch:
             there = links(sock)
             self._names = {link.index: link.name for link in there}
             self._links = {link.index: (link.mtu, link.up) for link in there}
-            self._addresses: set[tuple[int, bytes]] = set()
-            for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-                self._address_changed(nl.RTM_NEWADDR, body)
+            self._addresses: set[tuple[int, Address]] = set()
+            for one in addresses(sock):
+                self._address_changed(nl.RTM_NEWADDR, one)
 
     def changed(self, kind: int, body: bytes) -> bool:
         """May this announcement change how, or from where, other hosts are reached?"""
         if kind in (nl.RTM_NEWLINK, nl.RTM_DELLINK):
             return self._link_changed(kind, body)
         if kind in (nl.RTM_NEWADDR, nl.RTM_DELADDR):
-            return self._address_changed(kind, body)
+            return self._address_changed(kind, SeenAddress(body))
         return kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE) and _leads_elsewhere(body)
 
     def _link_changed(self, kind: int, body: bytes) -> bool:
@@ -56,20 +53,19 @@ class UnderlayWatch:
         # A link without an address sends nothing of the host's: a container's veth, for one.
         return before not in (None, now) and any(i == link.index for i, _ in self._addresses)
 
-    def _address_changed(self, kind: int, body: bytes) -> bool:
-        _, _, _, scope, index = _IFADDR.unpack_from(body)
-        found = dict(nl.attrs(body[8:]))
-        raw = found.get(2, found.get(1))  # IFA_LOCAL, else IFA_ADDRESS
-        flags = struct.unpack("=I", found[8])[0] if 8 in found else body[2]  # IFA_FLAGS
-        if raw is None or scope != _SCOPE_UNIVERSE or owned(self._names.get(index, "")):
+    def _address_changed(self, kind: int, found: SeenAddress) -> bool:
+        if found.address is None or not found.universal:
             return False
-        known = (index, raw) in self._addresses
+        if owned(self._names.get(found.index, "")):
+            return False
+        one = (found.index, found.address)
+        known = one in self._addresses
         if kind == nl.RTM_DELADDR:
-            self._addresses.discard((index, raw))
+            self._addresses.discard(one)
             return known
-        if known or flags & _IFA_F_TENTATIVE:
+        if known or found.tentative:
             return False
-        self._addresses.add((index, raw))
+        self._addresses.add(one)
         return True
 
 

@@ -21,6 +21,7 @@ from seaway.kernel import offload, wireguard
 from seaway.kernel.messages import OWN_ALIAS, is_on_link
 from seaway.kernel.nft import Nft
 from seaway.model.names import GATEWAY_LINK, VETH_PREFIX
+from seaway.model.network import Address
 from seaway.plan.resources import (
     LINK_GATEWAY,
     MAIN_TABLE,
@@ -87,21 +88,40 @@ def links(sock: nl.Netlink) -> list[SeenLink]:
     return [SeenLink(body) for body in sock.dump(nl.RTM_GETLINK, request)]
 
 
-def _addresses(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[LinkAddress]:
-    for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-        family, prefixlen, _flags, _scope, index = _IFADDR.unpack_from(body)
-        if index not in names or family not in (_AF_INET, _AF_INET6):
-            continue
+class SeenAddress:
+    """One address of a dump or an announcement, as far as we read it."""
+
+    __slots__ = ("address", "index", "prefixlen", "tentative", "universal")
+
+    def __init__(self, body: bytes) -> None:
+        family, self.prefixlen, flags, scope, self.index = _IFADDR.unpack_from(body)
+        self.universal = scope == 0  # RT_SCOPE_UNIVERSE
+        self.address: Address | None = None  # of another family than IP's
         found = dict(nl.attrs(body[8:]))
         raw = found.get(2, found.get(1))  # IFA_LOCAL, else IFA_ADDRESS (IPv6)
-        if raw is None:
+        if raw is not None and family in (_AF_INET, _AF_INET6):
+            self.address = ip_address(raw)
+        if 8 in found:  # IFA_FLAGS
+            (flags,) = struct.unpack("=I", found[8])
+        # Duplicate address detection is under way: nobody sends from it yet (IFA_F_TENTATIVE).
+        self.tentative = bool(flags & 0x40)
+
+
+def addresses(sock: nl.Netlink) -> list[SeenAddress]:
+    """List every address of the socket's namespace, ours or not."""
+    request = _IFADDR.pack(0, 0, 0, 0, 0)
+    return [SeenAddress(body) for body in sock.dump(nl.RTM_GETADDR, request)]
+
+
+def _addresses(sock: nl.Netlink, names: dict[int, str], place: str) -> Iterator[LinkAddress]:
+    for one in addresses(sock):
+        address, link = one.address, names.get(one.index)
+        if address is None or link is None:
             continue
-        address = ip_address(raw)
-        link = names[index]
         link_local = address.version == 6 and address.is_link_local
         if link_local and address != LINK_GATEWAY and not is_tunnel(link):
             continue  # the kernel's own doing
-        yield LinkAddress(netns=place, link=link, address=address, prefixlen=prefixlen)
+        yield LinkAddress(netns=place, link=link, address=address, prefixlen=one.prefixlen)
 
 
 def routes(sock: nl.Netlink, names: dict[int, str], place: str = "") -> Iterator[Route]:

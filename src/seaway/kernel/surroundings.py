@@ -119,13 +119,7 @@ def _resolvers(path: Path) -> Iterator[Taken]:
 
 def local_addresses(sock: nl.Netlink) -> set[Address]:
     """List every address of this host."""
-    found: set[Address] = set()
-    for body in sock.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
-        parts = dict(nl.attrs(body[8:]))
-        raw = parts.get(2, parts.get(1))  # IFA_LOCAL, else IFA_ADDRESS
-        if raw and body[0] in (socket.AF_INET, socket.AF_INET6):
-            found.add(ip_address(raw))
-    return found
+    return {one.address for one in addresses(sock) if one.address is not None}
 
 
 def require_link(name: str) -> None:

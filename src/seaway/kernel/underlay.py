@@ -15,12 +15,11 @@ from ipaddress import ip_address
 from typing import Final
 
 from seaway.kernel import netlink as nl
-from seaway.kernel.observe import SeenLink, links, owned
+from seaway.kernel.observe import SeenLink, addresses, links, owned
 from seaway.model.network import Address
 from seaway.plan.carriers import UnderlayPath
 
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")  # struct rtmsg
-_IFADDR: Final = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _RTN_UNICAST: Final = 1
 _DST, _OIF, _GATEWAY, _PREFSRC, _METRICS, _VIA = 1, 4, 5, 7, 8, 18  # RTA_*, linux/rtnetlink.h
 _RTAX_MTU: Final = 2
@@ -92,13 +91,10 @@ def default_source(sock: nl.Netlink, version: int) -> Address | None:
     if path := path_to(sock, _FAR[version]):
         return path.source
     names = {link.index: link.name for link in links(sock)}
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    for body in sock.dump(nl.RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0)):
-        found_family, _, _, scope, index = _IFADDR.unpack_from(body)
-        parts = dict(nl.attrs(body[8:]))
-        raw = parts.get(2, parts.get(1))  # IFA_LOCAL, else IFA_ADDRESS
-        if found_family == family and scope == 0 and raw and not owned(names.get(index, "")):
-            return ip_address(raw)
+    for one in addresses(sock):
+        fits = one.universal and one.address is not None and one.address.version == version
+        if fits and not owned(names.get(one.index, "")):
+            return one.address
     return None
 
 
