@@ -55,17 +55,20 @@ class Town:
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Town]:
     """Three hosts that each run a part of the store, and are given up after LEASE seconds."""
-    with running_fleet("fa-faults", cluster=False) as fleet, ExitStack() as stack:
-        form(fleet)
-        stack.enter_context(naming(fleet.outside, INTERNET, {}))
-        for name, flags in NETWORKS.items():
-            stack.enter_context(fleet.hosts[0].networks(name, flags=("-d", "overlay", *flags)))
-        guests = {
-            name: stack.enter_context(dweller(site, name, *NETWORKS))
-            for name, site in zip(("one", "two", "three"), fleet.hosts, strict=True)
-        }
-        flow = stack.enter_context(flowing(guests["one"], guests["two"], every(guests["two"])))
-        yield Town(fleet, guests, flow)
+    with running_fleet("fa-faults", cluster=False) as fleet:
+        with ExitStack() as stack:
+            form(fleet)
+            stack.enter_context(naming(fleet.outside, INTERNET, {}))
+            for name, flags in NETWORKS.items():
+                stack.enter_context(fleet.hosts[0].networks(name, flags=("-d", "overlay", *flags)))
+            guests = {
+                name: stack.enter_context(dweller(site, name, *NETWORKS))
+                for name, site in zip(("one", "two", "three"), fleet.hosts, strict=True)
+            }
+            flow = stack.enter_context(flowing(guests["one"], guests["two"], every(guests["two"])))
+            yield Town(fleet, guests, flow)
+        for site in reversed(fleet.hosts):  # as they were before
+            site.attempt("cluster", "leave", "--force")
 
 
 @pytest.fixture

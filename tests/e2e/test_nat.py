@@ -42,6 +42,8 @@ def fleet() -> Iterator[Fleet]:
         router.run(f"nft insert rule ip nat post {apart}")
         cluster.form(fleet.lab, silent, stores=1)
         yield fleet
+        for site in reversed(fleet.hosts):  # as they were before
+            site.attempt("cluster", "leave", "--force")
 
 
 @pytest.fixture(scope="module")
