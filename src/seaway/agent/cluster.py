@@ -315,6 +315,7 @@ class ClusterService:
         ship = Membership(self._core, self._folder, member)
         self._core.cluster, self._core.state.shared = ship, ship.session
         await ship.prepare()
+        self._core.kernel.kick("this host is in a cluster")  # what only hosts reach is so at once
         self._changed.set()
         deadline = asyncio.get_running_loop().time() + _ONLINE_SECONDS
         while not ship.session.online:
