@@ -13,7 +13,7 @@ from seaway.errors import NotFound
 from seaway.ipam.pools import Taken
 from seaway.kernel import netlink as nl
 from seaway.kernel import netns
-from seaway.kernel.observe import links
+from seaway.kernel.observe import addresses, links
 from seaway.model.names import GATEWAY_LINK
 from seaway.model.network import Address
 from seaway.plan.host import HostFacts
