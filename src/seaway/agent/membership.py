@@ -87,7 +87,10 @@ class Membership:
         core.kernel.hold = not self._known.is_set()
         for network in self.commons.networks.values():
             core.state.learn(network)
-        self.session.assume({e.network for e in core.state.endpoints.values() if self._is_ours(e)})
+        # Where we only have blocks, they have to be given back some day.
+        owned = {n for n, blocks in self.commons.owned(self.me).items() if blocks}
+        ours = {e.network for e in core.state.endpoints.values() if self._is_ours(e)}
+        self.session.assume((owned & self.commons.networks.keys()) | ours)
 
     def _is_ours(self, endpoint: Endpoint) -> bool:
         return endpoint.network in self.commons.networks
@@ -254,8 +257,10 @@ class Membership:
         try:
             if touched.cluster:
                 await self.overlay.cluster_changed()
-            if touched.hosts or touched.lives:
-                await self.overlay.refresh(touched.hosts | touched.lives)
+            if touched.hosts:
+                await self.overlay.refresh(touched.hosts)
+            elif touched.lives:  # a host that wakes or falls silent is reached as before
+                self.overlay.new_ways.set()
         except SeawayError as err:  # this host's own trouble, and none of the store's
             log.warning("news_not_applied", error=str(err))
             self._core.kernel.kick("news of the cluster could not be applied")

@@ -52,6 +52,8 @@ _LOOK: Final = 15.0
 """Seconds between looks at what the kernel has learnt of the paths below."""
 _SETTLE: Final = 0.2
 """Seconds to let changes of routes and addresses come to an end."""
+_NARROWEST: Final = 576
+"""Bytes of IP packet that every host takes (RFC 791 section 3.1)."""
 _DISCARD: Final = 9  # RFC 863: a port that nobody answers on
 
 
@@ -361,12 +363,13 @@ class Overlay:
         return True
 
     def _all_settled(self, generation: int) -> bool:
-        """Does everybody who lives send with the newest keys?  Then the ones before can go."""
+        """Does everybody send with the newest keys?  Then the ones before can go.
+
+        A silent host counts too: it may only have lost the store, and its packets still come.
+        """
         commons = self._commons
         return self.settled >= generation and all(
-            commons.hosts[h].settled >= generation
-            for h in commons.alive & commons.hosts.keys()
-            if commons.hosts[h].keys
+            host.settled >= generation for host in commons.hosts.values() if host.keys
         )
 
     def _try_new_keys(self) -> set[HostId]:
@@ -445,7 +448,7 @@ class Overlay:
 
 def _no_wider(path: UnderlayPath, peer: Host) -> UnderlayPath:
     """What does not fit the other host's own link gets lost there without a word."""
-    return replace(path, mtu=min(path.mtu, peer.mtu)) if peer.mtu else path
+    return replace(path, mtu=min(path.mtu, max(peer.mtu, _NARROWEST))) if peer.mtu else path
 
 
 def has_vxlan() -> bool:
