@@ -3,6 +3,7 @@ stand-in for the agent."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -204,6 +205,47 @@ def test_an_address_may_have_a_port(agent, text, address, port):
 
     assert 0 == main(["cluster", "join", "--token", TOKEN, text])
     assert (address, port) == (agent.asked[0][2]["address"], agent.asked[0][2]["port"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "typed", "taken"),
+    [
+        (["--token", "-"], "", f"{TOKEN}\n", f"{TOKEN}\n"),
+        ([], TOKEN, "", TOKEN),
+        (["--token", "SWY1-x"], TOKEN, "", "SWY1-x"),
+    ],
+)
+def test_a_token_need_not_be_on_the_command_line(  # noqa: PLR0913
+    agent, monkeypatch, flags, variable, typed, taken
+):
+    """It may be in the input or in the environment; what is on the command line comes first."""
+    agent.answers["POST /v1/cluster/join"] = {"cluster": "c", "host": "h", "number": 2, "hosts": 2}
+    monkeypatch.setenv("SEAWAY_TOKEN", variable)
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+
+    assert 0 == main(["cluster", "join", *flags, "192.0.2.1"])
+    assert taken == agent.asked[0][2]["token"]
+
+
+def test_a_token_that_is_typed_is_not_shown(agent, monkeypatch):
+    """A terminal is asked for it without an echo."""
+    agent.answers["POST /v1/cluster/join"] = {"cluster": "c", "host": "h", "number": 2, "hosts": 2}
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: TOKEN)
+
+    assert 0 == main(["cluster", "join", "--token", "-", "192.0.2.1"])
+    assert TOKEN == agent.asked[0][2]["token"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--token", "-"], ["--token="]])
+def test_a_token_that_is_given_nowhere(agent, monkeypatch, capsys, flags):
+    """One line says where to get it; nothing is asked of the agent."""
+    monkeypatch.delenv("SEAWAY_TOKEN", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+
+    assert USAGE == main(["cluster", "join", *flags, "192.0.2.1"])
+    assert "--token is missing" in capsys.readouterr().err
+    assert [] == agent.asked
 
 
 def test_joining(agent, capsys):

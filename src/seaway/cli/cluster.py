@@ -53,7 +53,11 @@ CLUSTER = Group(
             "join",
             "Join the cluster of the host at ADDRESS",
             flags=[
-                Flag("token", "", VALUE, "TOKEN", "As 'seaway cluster token' prints it there"),
+                Flag(
+                    *("token", "", VALUE, "TOKEN"),
+                    help="As 'seaway cluster token' prints it there; - reads it from the input; "
+                    "that in $SEAWAY_TOKEN if not given",
+                ),
                 _ADVERTISE,
             ],
             positionals=[Positional("ADDRESS[:PORT]")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from seaway.cli.parse import Parsed
 from seaway.errors import InvalidSpec, NotFound
 
 _PATIENCE = 120.0  # seconds; a store that starts on a slow disk takes some
+_TOKEN_MAX = 4096  # characters that are read; it has 102
 
 ENCRYPTIONS = {
     "kernel": "kernel WireGuard",
@@ -50,14 +52,9 @@ def join(parsed: Parsed, _words: object) -> int:
     """Join a cluster; print who we are in it."""
     from seaway.cluster.joining import parse_server  # noqa: PLC0415 - only joining pays for it
 
-    token = parsed.flag("token").value
-    if not token:
-        raise UsageError(
-            "seaway cluster join: --token is missing: see 'seaway cluster token' there"
-        )
     server = parse_server(parsed.argument("ADDRESS[:PORT]").value or "")
     request = {
-        "token": token,
+        "token": _token(parsed),
         "address": server.address,
         "port": server.port,
         "advertise": split(parsed.flag("advertise").list),
@@ -69,6 +66,28 @@ def join(parsed: Parsed, _words: object) -> int:
         f"{_many(found['hosts'], 'host')} now."
     )
     return 0
+
+
+def _token(parsed: Parsed) -> str:
+    """Take the token from where it was given; not everybody may see that, unlike a command line.
+
+    Raises:
+        UsageError: It was given nowhere.
+    """
+    told = parsed.flag("token").value
+    if told == "-" and sys.stdin.isatty():
+        from getpass import getpass  # noqa: PLC0415 - only who types it pays for it
+
+        told = getpass("Token: ")
+    elif told == "-":
+        told = sys.stdin.read(_TOKEN_MAX)
+    elif told is None:
+        told = os.environ.get("SEAWAY_TOKEN")
+    if not told:
+        raise UsageError(
+            "seaway cluster join: --token is missing: see 'seaway cluster token' there"
+        )
+    return told
 
 
 def leave(parsed: Parsed, _words: object) -> int:
