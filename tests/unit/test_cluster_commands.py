@@ -215,9 +215,7 @@ def test_an_address_may_have_a_port(agent, text, address, port):
         (["--token", "SWY1-x"], TOKEN, "", "SWY1-x"),
     ],
 )
-def test_a_token_need_not_be_on_the_command_line(  # noqa: PLR0913
-    agent, monkeypatch, flags, variable, typed, taken
-):
+def test_a_token_need_not_be_on_the_command_line(agent, monkeypatch, flags, variable, typed, taken):
     """It may be in the input or in the environment; what is on the command line comes first."""
     agent.answers["POST /v1/cluster/join"] = {"cluster": "c", "host": "h", "number": 2, "hosts": 2}
     monkeypatch.setenv("SEAWAY_TOKEN", variable)
