@@ -10,10 +10,10 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from seaway.agent import gate, networks, nodes
+from seaway.agent import gate, networks, nodes, stores
 from seaway.agent.gate import Gate
 from seaway.agent.requests import NetworkRequest
-from seaway.cluster.joining import JoinRequest, Refused, Removed
+from seaway.cluster.joining import AuthorityKey, JoinRequest, Refused, Removed
 from seaway.cluster.pki import serial_text
 from seaway.cluster.token import parse_token, secret_hash
 from seaway.errors import Conflict, Exhausted, InvalidSpec, NotFound, StoreError
@@ -209,6 +209,49 @@ def test_a_member_that_is_not_known_yet_is_not_called_removed(url):
     run(steps())
 
 
+def test_the_authority_s_key_is_on_three_hosts(url, monkeypatch):
+    """Where the store is somebody else's: so that the first host may die.  Those that have it are
+    asked for it and for certificates; the fourth has it as soon as one of the three is dead, and
+    no longer than that."""
+
+    async def steps():
+        async with cluster(url, "host1", "host2", "host3", "host4") as hosts:
+            ships = [host.ship for host in hosts]
+            files = [ship.folder.credentials for ship in ships]
+            files[0].create_authority(CLUSTER.id)
+            asked = []
+
+            async def fetch(servers, credentials):
+                (me,) = (s.me for s in ships if s.folder.credentials is credentials)
+                asked.append([server.address for server in servers])
+                if not await Gate(ships[0]).may_sign(me):
+                    raise Refused("it gets no authority's key")
+                authority = files[0].authority()
+                return AuthorityKey(certificate=authority.certificate, key=authority.key)
+
+            monkeypatch.setattr(stores.join_client, "fetch_authority", fetch)
+            monkeypatch.setattr(stores, "_PACE", 0.05)
+            await until(lambda: all(len(ship.commons.alive) == 4 for ship in ships))
+            with pytest.raises(Refused):
+                await ships[3].stores._fetch_authority()
+            asked.clear()
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(s.stores._decide_often()) for s in ships]
+                await until(lambda: [True] * 3 + [False] == [f.can_sign for f in files])
+                assert {"192.0.2.1"} == {addresses[0] for addresses in asked}
+                assert ["192.0.2.2", "192.0.2.3"] == [s.address for s in Gate(ships[0]).signers()]
+                assert "192.0.2.1" == ships[3].stores.servers()[0].address
+                ships[0].commons.alive.discard(ships[1].me)
+                ships[3].commons.alive.discard(ships[1].me)
+                await until(lambda: files[3].can_sign)
+                ships[3].commons.alive.add(ships[1].me)
+                await until(lambda: not files[3].can_sign)
+                for task in running:
+                    task.cancel()
+
+    run(steps())
+
+
 # -- seeing ---------------------------------------------------------------------------------------
 
 
@@ -217,6 +260,7 @@ def test_hosts_and_what_is_on_them(url):
 
     async def steps():
         async with cluster(url, "host1", "host2", "host3") as (one, two, three):
+            await until(lambda: len(one.ship.commons.alive) == 3)
             await one.network("blue")
             await one.network("red", "10.8.0.0/24")
             await one.run("web", "blue", "red")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seaway.cluster.etcd_process import EtcdConfig, arguments, client_urls
-from seaway.cluster.stores import find_member, wanted_stores
+from seaway.cluster.stores import find_member, wanted_signers, wanted_stores
 from seaway.model.cluster import Host, Ports
 from seaway.store.etcd import Member
 
@@ -79,6 +79,24 @@ def test_a_host_behind_a_nat_is_not_asked():
     """Others could not reach it; where it is one already it stays."""
     assert ("a", "c", "d") == wanted_stores(hosts("abcd", behind="b"), {"a"}, set("abcd"), 3)
     assert ("b",) == wanted_stores(hosts("ab", behind="b"), {"b"}, set("ab"), 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "dead", "behind", "wanted"),
+    [
+        ("a", "", "", "a"),
+        ("ab", "", "", "ab"),
+        ("dcba", "", "", "dcb"),
+        ("abcde", "a", "", "bcd"),
+        ("abcde", "", "b", "acd"),
+        ("abc", "abc", "", ""),
+    ],
+)
+def test_three_hosts_have_the_authority_s_key(names, dead, behind, wanted):
+    """Where the store is somebody else's: the longest-joined that live and can be reached."""
+    found = wanted_signers(hosts(names, behind=behind), set(names) - set(dead))
+
+    assert tuple(wanted) == found
 
 
 def test_a_member_is_known_by_its_name_or_where_it_will_be():

@@ -38,7 +38,7 @@ class Gate:
         hosts = self._ship.commons.hosts
         return [
             Server(str(hosts[h].addresses[0]), port)
-            for h in self._ship.stores.hosts
+            for h in self._ship.stores.signers
             if h in hosts and h != self._ship.me
         ]
 
@@ -160,7 +160,9 @@ class Gate:
 
     async def may_sign(self, host: HostId) -> bool:
         """May it have the authority's key: is it one of those that run the store?"""
-        return host in self._ship.commons.hosts and host in self._ship.stores.wanted
+        stores = self._ship.stores
+        wanted = stores.choose_signers() if self._ship.member.foreign else stores.wanted
+        return host in self._ship.commons.hosts and host in wanted
 
 
 def host_claims(host: Host) -> Iterator[tuple[str, bytes]]:

@@ -190,7 +190,7 @@ async def rotate_token(ship: Membership) -> dict[str, str]:
 
 def _invitation(ship: Membership, secret: str) -> dict[str, str]:
     text = str(Token(fingerprint=ship.folder.credentials.fingerprint(), secret=secret))
-    hosts = [ship.commons.hosts[h] for h in ship.stores.hosts if h in ship.commons.hosts]
+    hosts = [ship.commons.hosts[h] for h in ship.stores.signers if h in ship.commons.hosts]
     host = next((h for h in hosts if h.id == ship.me), None) or (hosts or [ship.commons.host])[0]
     address, port = str(host.addresses[0]), ship.cluster.ports.join
     if port != Ports().join:

@@ -20,7 +20,14 @@ from seaway.cluster import join_client
 from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, Urls, client_urls, peer_urls
 from seaway.cluster.join_server import JoinServer, listen
 from seaway.cluster.joining import Removed, RenewRequest, Server
-from seaway.cluster.stores import find_member, join_as_learner, leave, promote, wanted_stores
+from seaway.cluster.stores import (
+    find_member,
+    join_as_learner,
+    leave,
+    promote,
+    wanted_signers,
+    wanted_stores,
+)
 from seaway.errors import Conflict, SeawayError, StoreError
 from seaway.model.cluster import STORE_SIZES, HostId, Ports
 from seaway.model.names import some_of
@@ -53,7 +60,7 @@ class Stores:
     Attributes:
         process: etcd on this host.
         hosts: Who has a vote, as known last.
-        wanted: Who should run etcd.
+        wanted: Who should run etcd, or if that is somebody else's, have the authority's key.
         trouble: What went wrong last; "" if nothing did.
     """
 
@@ -72,6 +79,17 @@ class Stores:
         self._stopped = False
         self._ask_again = self._join_again = 0.0
         self._signs, self._signs_no_more = asyncio.Event(), asyncio.Event()
+
+    @property
+    def signers(self) -> tuple[HostId, ...]:
+        """Those that have the authority's key."""
+        return self.choose_signers() if self._ship.member.foreign else self.hosts
+
+    def choose_signers(self) -> tuple[HostId, ...]:
+        """Say who has the authority's key, where the store is somebody else's."""
+        commons = self._ship.commons
+        self.wanted = wanted_signers(list(commons.hosts.values()), commons.alive)
+        return self.wanted
 
     def kick(self) -> None:
         """Look again soon."""
@@ -159,7 +177,9 @@ class Stores:
                 continue
             try:
                 await self._revoke()
-                if not self._ship.member.foreign:
+                if self._ship.member.foreign:
+                    await self._share_authority()
+                else:
                     await self._decide()
                 self.trouble = self.process.trouble
             except SeawayError as err:
@@ -207,6 +227,15 @@ class Stores:
             list(known.values()), members, ship.commons.alive, ship.cluster.stores
         )
         ship.remember_stores(self.members)
+
+    async def _share_authority(self) -> None:
+        """Have the authority's key on several hosts, though none of them runs the store."""
+        files = self._ship.folder.credentials
+        if self._ship.me not in self.choose_signers():
+            if files.can_sign:
+                files.drop_authority()
+        elif not files.can_sign:
+            await self._fetch_authority()
 
     async def _fetch_authority(self) -> None:
         ship = self._ship
@@ -391,10 +420,10 @@ class Stores:
             log.info("membership_not_confirmed", error=str(err))
 
     def servers(self) -> list[Server]:
-        """Name the join ports of the hosts that run the store, ours left out."""
+        """Name the join ports of the hosts that have the authority's key, ours left out."""
         ship = self._ship
         port = ship.cluster.ports.join
-        known = [ship.commons.hosts[h] for h in self.hosts if h in ship.commons.hosts]
+        known = [ship.commons.hosts[h] for h in self.signers if h in ship.commons.hosts]
         others = [h for h in known or ship.commons.hosts.values() if h.id != ship.me]
         return [Server(str(a), port) for host in others for a in host.addresses]
 

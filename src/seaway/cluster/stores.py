@@ -16,6 +16,7 @@ from seaway.model.cluster import Host, HostId
 from seaway.store.etcd import Etcd, Member, Refused, Unsure
 
 _SYNC_SECONDS = 0.5
+_SIGNERS: Final = 3
 
 _LATER: Final = (
     "too many learner",  # one at a time
@@ -60,6 +61,17 @@ def wanted_stores(
     count = min(size, len(chosen))
     wanted = {h.id for h in chosen[: count - (count + 1) % 2]}
     return tuple(h.id for h in ordered if h.id in wanted)
+
+
+def wanted_signers(hosts: Sequence[Host], alive: Collection[HostId]) -> tuple[HostId, ...]:
+    """Say which hosts should have the authority's key where somebody else runs the store.
+
+    Returns:
+        At most three, the longest-joined first: one that dies must not leave the others without
+        anybody who renews their certificates.
+    """
+    able = [host for host in hosts if host.id in alive and host.behind is None]
+    return tuple(h.id for h in sorted(able, key=lambda host: (host.joined, host.id))[:_SIGNERS])
 
 
 def find_member(members: Sequence[Member], name: HostId, peers: Urls) -> Member | None:
