@@ -17,7 +17,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -164,9 +164,16 @@ def _tuple(inner: tuple[Any, ...]) -> Read:
 
 
 def _dict(inner: tuple[Any, ...]) -> Read:
-    # Containers of one service have the same labels: each text is kept once.
-    read = sys.intern if inner[1] is str else _reader(inner[1])
-    return lambda item: {sys.intern(key): read(value) for key, value in item.items()}
+    if inner[1] is str:
+        return lambda item: _labels(tuple(item.items()))
+    read = _reader(inner[1])
+    return lambda item: {key: read(value) for key, value in item.items()}
+
+
+@lru_cache(maxsize=16384)
+def _labels(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Containers of one service have the same labels: they share them.  Nobody changes any."""
+    return {sys.intern(key): sys.intern(value) for key, value in items}
 
 
 def _optional(inner: tuple[Any, ...]) -> Read:
