@@ -22,7 +22,7 @@ from seaway.store.codec import encode
 
 Record = tuple[str, bytes]
 
-_LABELS = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+_SERVICES = 50  # times containers of a host on a network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Simulation:
             v4=next((a for a in addresses if isinstance(a, IPv4Address)), None),
             v6=next((a for a in addresses if isinstance(a, IPv6Address)), None),
             mac=mac_for(name),
-            labels=_LABELS,
+            labels=_labels(network, number, index),
         )
 
     def _host(self, number: int) -> Host:
@@ -129,6 +129,12 @@ class Simulation:
 def host_id(number: int) -> HostId:
     """Return the id of a host."""
     return HostId(_digits(f"host {number}", 12))
+
+
+def _labels(network: Network, number: int, index: int) -> dict[str, str]:
+    """Return what Compose gives to all containers of a service."""
+    service = f"service-{number % _SERVICES}-{index}"
+    return {"com.docker.compose.project": network.name, "com.docker.compose.service": service}
 
 
 def _block(subnet: Subnet, index: int) -> Prefix:
