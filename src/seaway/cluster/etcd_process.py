@@ -43,7 +43,7 @@ QUOTA_BYTES: Final = 8 << 30
 """What etcd advises at most; a cluster of a thousand hosts needs a hundredth of it."""
 
 _HISTORY: Final = "1h"
-"""How long a host may be cut off and still go on with what has changed instead of reading anew."""
+"""How long etcd keeps what was before: a watch that lags behind is told all of it."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
 _HEALTHY = 60.0  # seconds of life after which a death is no longer the last one's fault
