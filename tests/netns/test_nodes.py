@@ -246,6 +246,9 @@ def test_the_authority_s_key_is_on_three_hosts(url, monkeypatch):
                 await until(lambda: files[3].can_sign)
                 ships[3].commons.alive.add(ships[1].me)
                 await until(lambda: not files[3].can_sign)
+                ships[0].commons.alive.discard(ships[0].me)
+                await ships[0].stores._share_authority()
+                assert files[0].can_sign
                 for task in running:
                     task.cancel()
 

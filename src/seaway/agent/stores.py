@@ -230,12 +230,13 @@ class Stores:
 
     async def _share_authority(self) -> None:
         """Have the authority's key on several hosts, though none of them runs the store."""
+        me, alive = self._ship.me, self._ship.commons.alive
         files = self._ship.folder.credentials
-        if self._ship.me not in self.choose_signers():
-            if files.can_sign:
-                files.drop_authority()
-        elif not files.can_sign:
-            await self._fetch_authority()
+        if me in self.choose_signers():
+            if not files.can_sign:
+                await self._fetch_authority()
+        elif files.can_sign and me in alive:  # whose lease has just ended may be the only one
+            files.drop_authority()
 
     async def _fetch_authority(self) -> None:
         ship = self._ship
