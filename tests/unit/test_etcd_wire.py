@@ -19,7 +19,6 @@ from seaway.store.etcd_wire import (
     Refused,
     StatusAnswer,
     TxnAnswer,
-    WatchBatch,
     WatchState,
     Write,
     clash,
@@ -39,9 +38,9 @@ def line(**result):
     return json.dumps({"result": {**result, "events": events}}).encode()
 
 
-def keys(batch):
-    """What a batch tells of."""
-    return [(event.key, event.revision) for event in batch.events]
+def keys(events):
+    """What events tell of."""
+    return [(event.key, event.revision) for event in events]
 
 
 @pytest.mark.parametrize(
@@ -159,46 +158,38 @@ def test_reasons_become_errors():
 
 
 def test_a_watch_is_asked_for_as_etcd_wants_it():
-    """From a revision on, with progress and in parts, of all that starts with the prefix."""
+    """From a revision on, and in parts, of all that starts with the prefix."""
     wanted = json.loads(watch_request("/a/", 5))["create_request"]
 
     assert ("L2Ev", "L2Ew", 5) == (wanted["key"], wanted["range_end"], wanted["start_revision"])
-    assert wanted["progress_notify"]
     assert wanted["fragment"]
 
 
-def test_a_watch_says_when_it_is_in_place():
-    """An empty batch, from whose revision another watch could start."""
-    assert WatchBatch(events=(), revision=9) == WatchState(10).take([line(created=True)])
+def test_only_events_are_told():
+    """All that have come, by revision; that the watch is in place is no news."""
+    state = WatchState()
 
-
-def test_a_batch_says_up_to_where_all_is_told():
-    """The last event's revision, or that of etcd's progress; events come before what is later."""
-    state = WatchState(10)
-    first = state.take([line(at=[(b"a", 12)]), line(at=[(b"b", 14)])])
-    progress = state.take([line(header={"revision": "20"})])
-    last = state.take([line(header={"revision": "99"}, at=[(b"c", 21)])])
-
-    assert [14, 20, 21] == [b.revision for b in (first, progress, last)]
-    assert [("a", 12), ("b", 14)] == keys(first)
-    assert () == progress.events
+    assert [] == state.take([line(created=True, header={"revision": "9"})])
+    assert [("a", 12), ("b", 14)] == keys(
+        state.take([line(at=[(b"a", 12)]), line(at=[(b"b", 14)])])
+    )
 
 
 def test_a_divided_answer_is_told_as_a_whole():
     """Its parts wait for the last one."""
-    state = WatchState(1)
+    state = WatchState()
 
-    assert state.take([line(fragment=True, at=[(b"a", 4)])]) is None
+    assert [] == state.take([line(fragment=True, at=[(b"a", 4)])])
     assert [("a", 4), ("b", 4)] == keys(state.take([line(at=[(b"b", 4)])]))
 
 
 def test_deletions_have_no_value():
     """An empty value is one."""
-    state = WatchState(1)
+    state = WatchState()
     put = b'{"result":{"watch_id":"1","events":[{"kv":{"key":"YQ==","mod_revision":"2"}}]}}'
     delete = put.replace(b'{"kv"', b'{"type":"DELETE","kv"')
 
-    assert [b"", None] == [event.value for event in state.take([put, delete]).events]
+    assert [b"", None] == [event.value for event in state.take([put, delete])]
 
 
 @pytest.mark.parametrize(
@@ -222,4 +213,4 @@ def test_deletions_have_no_value():
 def test_a_watch_ends_with_a_reason(text, kind, words):
     """History that is gone, a leader that is gone, a connection that is gone, nonsense."""
     with pytest.raises(kind, match=words):
-        WatchState(1).take([text.encode()])
+        WatchState().take([text.encode()])

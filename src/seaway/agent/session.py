@@ -431,9 +431,9 @@ class Session:
                 touched = await self._read(prefix)
             await self._hooks.changed(touched)
         async with aclosing(self.etcd.watch(prefix, self._floors[prefix] + 1)) as news:
-            async for batch in news:
+            async for events in news:
                 # Taken in whole, even if the network is left meanwhile.
-                await asyncio.shield(self._take_in(prefix, batch.events))
+                await asyncio.shield(self._take_in(prefix, events))
                 if self.gone:
                     raise StoreError(REMOVED)
         raise StoreError("the store ended its news: connecting again")

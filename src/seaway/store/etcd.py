@@ -49,7 +49,6 @@ from seaway.store.etcd_wire import (
     StatusAnswer,
     TxnAnswer,
     Unsure,
-    WatchBatch,
     WatchState,
     Write,
     clash,
@@ -75,7 +74,6 @@ __all__ = [
     "Refused",
     "Status",
     "Unsure",
-    "WatchBatch",
     "Write",
 ]
 
@@ -207,7 +205,7 @@ class Etcd:
 
     async def watch(
         self, prefix: str, from_revision: int, *, silence: float = 10.0
-    ) -> AsyncGenerator[WatchBatch, None]:
+    ) -> AsyncGenerator[list[Event], None]:
         """Tell what happens under *prefix*, over a connection of its own.
 
         etcd could watch several prefixes over one, but only what it is asked
@@ -215,7 +213,7 @@ class Etcd:
         to answer, and it answers as soon as the first prefix is watched.
 
         It does not go on by itself after an error: ask again from the last
-        batch's revision + 1, which goes to another member.  Close the iterator
+        event's revision + 1, which goes to another member.  Close the iterator
         (contextlib.aclosing) to end it.
 
         Args:
@@ -229,14 +227,14 @@ class Etcd:
         Source:
             Go, net/http, ResponseController.EnableFullDuplex.
         """
-        state = WatchState(from_revision)
+        state = WatchState()
         async with (
             self._streaming("/v3/watch", watch_request(prefix, from_revision)) as opened,
             aclosing(self._lines(*opened, silence)) as coming,
         ):
             async for lines in coming:
-                if batch := state.take(lines):
-                    yield batch
+                if events := state.take(lines):
+                    yield events
 
     @asynccontextmanager
     async def _streaming(

@@ -150,19 +150,6 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchBatch:
-    """News from a watch.
-
-    Attributes:
-        events: By revision. What one transaction wrote is never divided.
-        revision: All that happened up to here has been told: a new watch may start at the next.
-    """
-
-    events: tuple[Event, ...]
-    revision: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One of etcd's members.
 
@@ -348,10 +335,9 @@ class WireEvent(msgspec.Struct):
         return Event(key=kv.key.decode(), value=value, revision=kv.mod_revision, lease=kv.lease)
 
 
-class WatchAnswer(Answer):
+class WatchAnswer(msgspec.Struct):
     """What one line of a watch's stream says."""
 
-    created: bool = False
     canceled: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
@@ -507,7 +493,6 @@ def watch_request(prefix: str, revision: int) -> bytes:
         "key": prefix.encode(),
         "range_end": prefix_end(prefix),
         "start_revision": revision,
-        "progress_notify": True,
         "fragment": True,
     }
     return msgspec.json.encode({"create_request": wanted})
@@ -516,38 +501,26 @@ def watch_request(prefix: str, revision: int) -> bytes:
 class WatchState:
     """Puts the lines of one watch's stream together."""
 
-    def __init__(self, revision: int) -> None:
-        self._told = revision - 1
+    def __init__(self) -> None:
         self._parts: list[Event] = []
 
-    def take(self, lines: Iterable[bytes]) -> WatchBatch | None:
-        """Read some lines; None if they tell nothing yet.
+    def take(self, lines: Iterable[bytes]) -> list[Event]:
+        """Read some lines and return what they tell, by revision; [] if nothing yet.
 
-        A batch without events tells that the watch is in place, or still is.
+        What one transaction wrote is never divided.
 
         Raises:
             Compacted: The start is too far in the past.
             StoreError: The stream ended with an error.
         """
         events: list[Event] = []
-        news = False
         for line in lines:
             answer = _watch_answer(line)
-            news |= answer.created or self._tell(answer, events)
-        return WatchBatch(events=tuple(events), revision=self._told) if news else None
-
-    def _tell(self, answer: WatchAnswer, events: list[Event]) -> bool:
-        """Move what *answer* completes to *events*; False if it completes nothing."""
-        self._parts += [event.event() for event in answer.events]
-        if answer.fragment:
-            return False
-        # An answer with events may say a header revision beyond them while etcd catches up; one
-        # without is its periodic progress, which it makes only when it has caught up.
-        told = max((event.revision for event in self._parts), default=answer.header.revision)
-        self._told = max(told, self._told)
-        events += self._parts
-        self._parts = []
-        return True
+            self._parts += [event.event() for event in answer.events]
+            if not answer.fragment:
+                events += self._parts
+                self._parts = []
+        return events
 
 
 def _watch_answer(line: bytes) -> WatchAnswer:
