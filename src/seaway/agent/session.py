@@ -27,6 +27,7 @@ from seaway.agent.transaction import (
     transaction,
 )
 from seaway.errors import Conflict, SeawayError, StoreError
+from seaway.kernel.processes import trim
 from seaway.model.cluster import Claim, Cluster, Host, HostId
 from seaway.model.names import digest
 from seaway.model.network import Network, NetworkId
@@ -393,6 +394,7 @@ class Session:
             self.online, self.since, self.error = True, time.time(), ""
             log.info("store_reached")
         await self._hooks.connected()
+        trim()
 
     async def _hold_lease(self, seconds: int) -> None:
         if await self.etcd.keepalive(self.lease) <= 0:

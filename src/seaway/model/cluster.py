@@ -182,6 +182,10 @@ class Announced:
     mac: str = ""
     labels: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.names and self.names[0] == self.name:  # one text, not two, of 100,000 each
+            object.__setattr__(self, "name", self.names[0])
+
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Its addresses, IPv4 first."""
