@@ -9,6 +9,8 @@ Source: bpf(2); include/uapi/linux/bpf.h.
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import platform
 import socket
 import struct
@@ -21,6 +23,8 @@ _PROG_LOAD, _SOCKET_FILTER = 5, 1  # enum bpf_cmd, enum bpf_prog_type
 _SO_ATTACH_BPF = 50  # include/uapi/asm-generic/socket.h
 _RETURN_0 = struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0)
 _ATTR_SIZE = 128  # bytes; the kernel wants unused ones to be zero
+
+_TRIES = 5  # a signal makes the verifier give up with EAGAIN, kernel/bpf/verifier.c
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,10 +39,16 @@ def _drop_all() -> int:
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     fields = (_SOCKET_FILTER, 2, ctypes.addressof(code), ctypes.addressof(licence))
     attr = ctypes.create_string_buffer(struct.pack("=IIQQ", *fields).ljust(_ATTR_SIZE, b"\0"))
-    fd: int = _libc.syscall(number, _PROG_LOAD, attr, _ATTR_SIZE)
-    if fd < 0:
-        raise Unsupported("the kernel refuses eBPF socket filters: it needs CONFIG_BPF_SYSCALL")
-    return fd
+    for _ in range(_TRIES):
+        fd: int = _libc.syscall(number, _PROG_LOAD, attr, _ATTR_SIZE)
+        if fd >= 0:
+            return fd
+        if ctypes.get_errno() != errno.EAGAIN:
+            break
+    raise Unsupported(
+        f"the kernel refuses eBPF socket filters ({os.strerror(ctypes.get_errno())}): "
+        "it needs CONFIG_BPF_SYSCALL"
+    )
 
 
 def drop_all(sock: socket.socket) -> None:
