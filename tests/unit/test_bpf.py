@@ -44,5 +44,5 @@ def test_a_signal_while_loading_does_no_harm(load):
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_a_kernel_that_refuses_is_quoted(load, number):
     """One line has the kernel's reason; it is not asked again."""
-    with pytest.raises(Unsupported, match="not implemented|not permitted"):
+    with pytest.raises(Unsupported, match=r"not implemented|not permitted"):
         load(number, number, number, number, errno.EBADF)
