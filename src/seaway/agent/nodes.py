@@ -12,6 +12,7 @@ from seaway.agent.cluster import forget_host
 from seaway.agent.membership import Membership
 from seaway.agent.metrics import ClusterFigures
 from seaway.agent.overlay import lines
+from seaway.agent.upkeep import complaints, silences
 from seaway.cluster.token import Token, make_token, secret_hash
 from seaway.errors import Conflict, NotFound, SeawayError, StoreError
 from seaway.model.cluster import Announced, Cluster, Host, Ports
@@ -285,11 +286,9 @@ def problems(ship: Membership) -> list[dict[str, str]]:
     found = []
     if not ship.session.online:
         found.append({"object": "store", "error": ship.session.error})
-    elif ill := ship.stores.ill():
-        found += [
-            {"object": "store", "error": f"etcd on {name} does not answer: does that host run?"}
-            for name in ill
-        ]
+    health, name_of = ship.stores.known_health, ship.host_name
+    said = [] if not ship.session.online else list(silences(health, name_of))
+    found += [{"object": "store", "error": line} for line in (*said, *complaints(health, name_of))]
     if ship.stores.trouble:
         found.append({"object": "etcd", "error": ship.stores.trouble})
     found += [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from seaway.agent.gate import Gate
+from seaway.agent.upkeep import Upkeep, statuses
 from seaway.cluster import join_client
 from seaway.cluster.etcd_process import EtcdConfig, EtcdMember, Urls, client_urls, peer_urls
 from seaway.cluster.join_server import JoinServer, listen
@@ -108,6 +109,7 @@ class Stores:
             self._decide_often,
             self._serve_joins,
             self._renew_in_time,
+            Upkeep(self._ship).run,
         )
         async with asyncio.TaskGroup() as group:
             for service in services:
@@ -350,29 +352,23 @@ class Stores:
             if self._config is not None:
                 await self.process.restart(self._config)
 
+    @property
+    def known_health(self) -> dict[str, Status | None]:
+        """How each member was when last asked, without those that were removed since."""
+        hosts = self._ship.commons.hosts
+        return {name: status for name, status in self.health.items() if HostId(name) in hosts}
+
     def ill(self) -> list[str]:
         """Name the hosts whose part of the store did not answer well, when last asked."""
         return [
             self._ship.host_name(HostId(name))
-            for name, status in self.health.items()
-            if HostId(name) in self._ship.commons.hosts  # not one that was removed since
-            and (status is None or not status.leader or status.errors)
+            for name, status in self.known_health.items()
+            if status is None or not status.leader or status.errors
         ]
 
     async def statuses(self) -> dict[str, Status | None]:
         """Ask every member how it is; None for one that does not answer."""
-        etcd = self._ship.session.etcd
-
-        async def ask(member: Member) -> Status | None:
-            for url in member.client_urls:
-                with suppress(SeawayError, TimeoutError):
-                    async with asyncio.timeout(2):
-                        return await etcd.status(url)
-            return None
-
-        async with asyncio.TaskGroup() as group:
-            asked = {m.name: group.create_task(ask(m)) for m in self.members}
-        return {name: task.result() for name, task in asked.items()}
+        return await statuses(self._ship.session.etcd, self.members)
 
     def urls(self) -> Urls:
         """Where this host's own etcd answers."""

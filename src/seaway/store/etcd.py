@@ -80,6 +80,9 @@ __all__ = [
 _LEASE_EXISTS: Final = "lease already exists"
 _LEASE_GONE: Final = "requested lease not found"
 
+_DEFRAGMENTING: Final = 600.0
+"""Seconds, for a file of 8 GB on a slow disk."""
+
 _ALL: Final = 2
 """How often one member's time all of them may take together to answer one request."""
 
@@ -405,15 +408,32 @@ class Etcd:
     async def status(self, endpoint: str) -> Status:
         """Ask one member how it is."""
         url = endpoint.rstrip("/")
+        content = await self._maintain(url, "status", self._seconds)
+        return self._read(url, content, StatusAnswer).status()
+
+    async def defragment(self, endpoint: str) -> None:
+        """Have one member write its file anew; it may answer nobody for minutes meanwhile.
+
+        Raises:
+            StoreError: It did not, or is not done yet.
+        """
+        await self._maintain(endpoint.rstrip("/"), "defragment", _DEFRAGMENTING)
+
+    async def disarm(self, member: int, alarm: str) -> None:
+        """End an alarm of a member's, such as NOSPACE; it comes back if its cause is there."""
+        request = {"action": "DEACTIVATE", "memberID": member, "alarm": alarm}
+        await self._ask("/v3/maintenance/alarm", request, Answer)
+
+    async def _maintain(self, url: str, what: str, seconds: float) -> bytes:
         try:
             status, content = await self._http.post(
-                url, "/v3/maintenance/status", b"{}", self._seconds, leader=False
+                url, f"/v3/maintenance/{what}", b"{}", seconds, leader=False
             )
         except BROKEN as err:
             raise self._nobody([(url, in_words(err))]) from err
         if status != 200:
             raise self._nobody([(url, refusal(status, content).words)])
-        return self._read(url, content, StatusAnswer).status()
+        return content
 
     # --- asking -----------------------------------------------------------------------------------
 
