@@ -565,7 +565,7 @@ def test_of_three_with_one_name_one_gets_it(fleet, town):
         winner = found.index("") + 1
         losers = [said for said in found if said]
         assert 2 == len(losers), found
-        assert all(f"same on host{winner}" in said for said in losers), found
+        assert all(f"same already on host{winner}" in said for said in losers), found
     first, second, _ = fleet.hosts
     with guest(first, "same", "sea"), guest(second, "same", "tubes"):
         pass
