@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 
+from seaway.kernel import conntrack, netns
 from seaway.model.cluster import Block, HostId
 from seaway.plan.overlay import Tunnels, plan_hosts, plan_peer, plan_tunnels, vxlan_versions
 from tests.support import frames
@@ -341,6 +342,16 @@ def test_vxlan_from_a_stranger_is_dropped(site):
     assert {"drop_not_a_peer"} == dropped(site, site.outside, "2001:db8::1", VXLAN_PORT, "udp")
     assert set() == dropped(site, site.host2, "192.0.2.1", VXLAN_PORT, "udp")
     assert set() == dropped(site, site.host2, "2001:db8::1", VXLAN_PORT, "udp")
+
+
+def test_vxlan_itself_is_not_tracked(site):
+    """Each conversation inside has a port of its own outside: they would fill the table."""
+    with site.host2.serving(81):
+        assert "10.77.9.18" == site.a.ask(TUNNELLED2, 81)
+
+    for space in (site.host1, site.host2):
+        with netns.inside(str(space.path)), closing(conntrack.open_socket()) as sock:
+            assert [] == list(conntrack.udp_flows(sock, 4, VXLAN_PORT))
 
 
 def test_a_container_makes_no_vxlan(site):

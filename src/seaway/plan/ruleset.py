@@ -100,6 +100,11 @@ chain from_outside {
     ip saddr @overlay4 goto from_host
     ip6 saddr @overlay6 goto from_host
     iifname "@tunnel@*" iifname @tunnel_links goto from_tunnel
+    udp dport @vxlan_port notrack
+}
+chain raw_output {
+    type filter hook output priority raw; policy accept;
+    udp dport @vxlan_port notrack
 }
 chain from_host {
     iif "lo" accept
