@@ -183,9 +183,11 @@ def _configure_log() -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=False)
-            if sys.stderr.isatty()
-            else structlog.processors.JSONRenderer(),
+            *(
+                (structlog.dev.ConsoleRenderer(colors=False),)
+                if sys.stderr.isatty()
+                else (structlog.processors.format_exc_info, structlog.processors.JSONRenderer())
+            ),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
