@@ -318,8 +318,8 @@ def led_by_others(town: Town, site: Site) -> Iterator[None]:
 
 
 def gone_in_time(observer: Container, *names: str) -> None:
-    """Wait for a silent host's lease to end, and its names with it."""
-    wait_until(lambda: 2 == alive(observer.site), LEASE + 1, "it is taken for dead")
+    """Wait for a silent host's lease to end, and its names with it: etcd looks twice a second."""
+    wait_until(lambda: 2 == alive(observer.site), LEASE + 3, "it is taken for dead")
     wait_until(lambda: {GONE} == set(ask(observer, *(f"{n} A" for n in names))), 1, "names")
 
 

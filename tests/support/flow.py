@@ -56,9 +56,18 @@ class Flow:
     def __init__(self, kind, address):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.kind = kind
-        self.s = socket.socket(family, kind)
-        self.s.settimeout(10)
-        self.s.connect((address, int(port)))
+        until = time.monotonic() + 15  # whoever is behind a NAT has to speak first
+        while True:
+            self.s = socket.socket(family, kind)
+            self.s.settimeout(10)
+            try:
+                self.s.connect((address, int(port)))
+                break
+            except OSError:
+                self.s.close()
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
         self.s.setblocking(False)
         self.number, self.words, self.rest = 0, "", b""
         self.reset()

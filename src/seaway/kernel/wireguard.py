@@ -10,6 +10,7 @@ https://www.wireguard.com/xplatform/.
 
 from __future__ import annotations
 
+import base64
 import errno
 import math
 import os
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -140,7 +141,7 @@ def end(name: str) -> None:
     Raises:
         KernelError: It does not end.
     """
-    path = SOCKETS / f"{name}.sock"
+    path = _socket(name)
     deadline = time.monotonic() + _END
     while _listens(path):
         if time.monotonic() > deadline:
@@ -151,7 +152,11 @@ def end(name: str) -> None:
 
 def answers(name: str, kind: str) -> bool:
     """Is there somebody behind a link of this rtnetlink kind who makes a WireGuard of it?"""
-    return kind == LinkKind.WIREGUARD or (kind == "tun" and _listens(SOCKETS / f"{name}.sock"))
+    return kind == LinkKind.WIREGUARD or (kind == "tun" and _listens(_socket(name)))
+
+
+def _socket(link: str) -> Path:
+    return SOCKETS / f"{link}.sock"
 
 
 def _listens(path: Path) -> bool:
@@ -186,9 +191,54 @@ def configure(devices: Iterable[Device], peers: Iterable[Peer]) -> None:
     for old, new in devices:
         by_link.setdefault(new.link, []).append(_device_words(old, new))
     for before, after in peers:
-        by_link.setdefault(after.link, []).append(_peer_words(before, after))
+        known = before
+        if before is not None and _socket(after.link).exists():
+            _shift_allowed(before, after)
+            known = replace(before, allowed=after.allowed)
+        by_link.setdefault(after.link, []).append(_peer_words(known, after))
     for link, groups in by_link.items():
         _set(link, groups)
+
+
+def _shift_allowed(old: WireGuardPeer, new: WireGuardPeer) -> None:
+    """Have a wireguard-go let in what is new from a peer, and no more what is old.
+
+    ``wg set`` takes all away before it gives all, and packets of established flows that come
+    in between are lost.  What must go is given to a peer that nobody is, which then goes.
+
+    Source:
+        https://www.wireguard.com/xplatform/, "Configuration Protocol".
+    """
+    more, less = set(new.allowed) - set(old.allowed), set(old.allowed) - set(new.allowed)
+    lines = ["set=1"]
+    if more:
+        lines += [f"public_key={_hexadecimal(new.public_key)}", "update_only=true"]
+        lines += (f"allowed_ip={prefix}" for prefix in sorted(more, key=_order))
+    if less:
+        nobody = os.urandom(32).hex()
+        lines += [f"public_key={nobody}"]
+        lines += (f"allowed_ip={prefix}" for prefix in sorted(less, key=_order))
+        lines += [f"public_key={nobody}", "remove=true"]
+    if more or less:
+        _tell(new.link, lines)
+
+
+def _hexadecimal(key: str) -> str:
+    return base64.b64decode(key).hex()
+
+
+def _tell(link: str, lines: Sequence[str]) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_SECONDS)
+        try:
+            sock.connect(str(_socket(link)))
+            sock.sendall("\n".join([*lines, "", ""]).encode())
+            answer = sock.recv(4096).decode(errors="replace")
+        except OSError as err:
+            raise from_errno("configure", link, err.errno or errno.ETIMEDOUT) from None
+    if "errno=0" not in answer:
+        code = int(answer.partition("errno=")[2].strip() or errno.EIO)
+        raise from_errno("configure", link, abs(code))
 
 
 def remove(items: Iterable[WireGuardDevice | WireGuardPeer]) -> None:
