@@ -64,17 +64,38 @@ def test_what_stays_allowed_is_allowed_all_the_time(words, tmp_path):
     with wireguard_go(tmp_path, b"errno=0\n\n") as told:
         wireguard.configure([], [(OLD, NEW)])
 
-    assert told[:4] == [
+    nobody = told[1]
+    assert nobody.startswith("public_key=")
+    assert told == [
         "set=1",
+        nobody,
+        "allowed_ip=10.1.0.16/28",
+        nobody,
+        "remove=true",
         f"public_key={bytes(range(32)).hex()}",
         "update_only=true",
         "allowed_ip=fd00::/112",
+        "",
+        "",
     ]
-    nobody = told[4]
-    assert nobody.startswith("public_key=")
-    assert nobody != told[1]
-    assert told[5:] == ["allowed_ip=10.1.0.16/28", nobody, "remove=true", "", ""]
+    assert nobody != told[5]
     assert all("allowed-ips" not in call for call in words)
+
+
+def test_a_block_that_moves_is_given_last(words, tmp_path):
+    """Whichever peer comes first: taken away after that, it would be nobody's."""
+    other = replace(OLD, public_key=base64.b64encode(bytes(range(32, 64))).decode(), allowed=())
+    heir = replace(other, allowed=OLD.allowed[1:2])
+    with wireguard_go(tmp_path, b"errno=0\n\n") as told:
+        wireguard.configure([], [(other, heir), (OLD, replace(OLD, allowed=OLD.allowed[:1]))])
+
+    assert told[-5:] == [
+        f"public_key={bytes(range(32, 64)).hex()}",
+        "update_only=true",
+        "allowed_ip=10.1.0.16/28",
+        "",
+        "",
+    ]
 
 
 def test_a_refusal_is_told(words, tmp_path):

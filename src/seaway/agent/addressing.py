@@ -23,11 +23,13 @@ class Wants:
     Attributes:
         claim: Blocks that this host has to own first.
         avoid: Addresses that turned out to be somebody else's.
+        answered: Whether hosts that lost their lease are within reach.
         races: How many blocks another host took first.
     """
 
     claim: list[Block] = field(default_factory=list)
     avoid: set[Address] = field(default_factory=set)
+    answered: dict[HostId, bool] = field(default_factory=dict)
     races: int = 0
 
 
@@ -187,7 +189,7 @@ async def _beyond_own(
         wants.claim.append(Block(network=network.id, cidr=_single(address), host=commons.me))
         return address
     for cidr, block in others.items():
-        if cidr.version != subnet.version or await _may_live(core, block.host):
+        if cidr.version != subnet.version or await _may_live(core, block.host, wants):
             continue
         if cidr.prefixlen < cidr.max_prefixlen:
             every = _Claimed(taken, held)
@@ -202,13 +204,15 @@ async def _beyond_own(
     )
 
 
-async def _may_live(core: Core, host: HostId) -> bool:
+async def _may_live(core: Core, host: HostId, wants: Wants) -> bool:
     """Is a host alive, or at least within reach?  It may only have lost the store."""
     assert core.cluster is not None
     found = core.cluster.commons.hosts.get(host)
     if host in core.cluster.commons.alive or found is None:
         return found is not None
-    return await core.cluster.probes.answers(found)
+    if host not in wants.answered:
+        wants.answered[host] = await core.cluster.probes.answers(found)
+    return wants.answered[host]
 
 
 def _take(

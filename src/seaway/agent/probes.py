@@ -92,13 +92,18 @@ class Probes:
         return [proof for task in asked for proof in task.result()]
 
     async def answers(self, peer: Host) -> bool:
-        """Does a host send back anything, by any way there is to it?"""
-        for way in self._ways(peer).values():
-            direct = way.carrier is Carrier.DIRECT
-            to: Address = way.path.to if direct else peer.tunnel
-            link = self._ship.overlay.probe_link(peer, way)
-            found = await self._several(self._echo(to.version), to, _SMALL, link)
-            if found.seconds is not None:
+        """Does a host send back anything, by any way there is to it?  In about a second."""
+        async with asyncio.TaskGroup() as group:
+            ways = self._ways(peer).values()
+            asked = [group.create_task(self._answers_by(peer, way)) for way in ways]
+        return any(task.result() for task in asked)
+
+    async def _answers_by(self, peer: Host, way: Way) -> bool:
+        direct = way.carrier is Carrier.DIRECT
+        to: Address = way.path.to if direct else peer.tunnel
+        echo, link = self._echo(to.version), self._ship.overlay.probe_link(peer, way)
+        for _ in range(2):  # the first may have to wait for keys
+            if (await echo.ask(to, _SMALL, link=link, seconds=0.6)).seconds is not None:
                 return True
         return False
 

@@ -190,37 +190,44 @@ def configure(devices: Iterable[Device], peers: Iterable[Peer]) -> None:
     by_link: dict[str, list[list[str]]] = {}
     for old, new in devices:
         by_link.setdefault(new.link, []).append(_device_words(old, new))
+    shifts: dict[str, list[tuple[WireGuardPeer, WireGuardPeer]]] = {}
     for before, after in peers:
         known = before
         if before is not None and _socket(after.link).exists():
-            _shift_allowed(before, after)
+            shifts.setdefault(after.link, []).append((before, after))
             known = replace(before, allowed=after.allowed)
         by_link.setdefault(after.link, []).append(_peer_words(known, after))
+    for link, pairs in shifts.items():
+        _shift_allowed(link, pairs)
     for link, groups in by_link.items():
         _set(link, groups)
 
 
-def _shift_allowed(old: WireGuardPeer, new: WireGuardPeer) -> None:
-    """Have a wireguard-go let in what is new from a peer, and no more what is old.
+def _shift_allowed(link: str, pairs: Iterable[tuple[WireGuardPeer, WireGuardPeer]]) -> None:
+    """Have a wireguard-go let in what is new from some peers, and no more what is old.
 
     ``wg set`` takes all away before it gives all, and packets of established flows that come
-    in between are lost.  What must go is given to a peer that nobody is, which then goes.
+    in between are lost.  What must go is given to a peer that nobody is, which then goes;
+    before what is new, since the one may be what another peer had.
 
     Source:
         https://www.wireguard.com/xplatform/, "Configuration Protocol".
     """
-    more, less = set(new.allowed) - set(old.allowed), set(old.allowed) - set(new.allowed)
-    lines = ["set=1"]
-    if more:
-        lines += [f"public_key={_hexadecimal(new.public_key)}", "update_only=true"]
-        lines += (f"allowed_ip={prefix}" for prefix in sorted(more, key=_order))
-    if less:
+    gone: set[Prefix] = set()
+    given: list[str] = []
+    for old, new in pairs:
+        gone |= set(old.allowed) - set(new.allowed)
+        if more := set(new.allowed) - set(old.allowed):
+            given += [f"public_key={_hexadecimal(new.public_key)}", "update_only=true"]
+            given += (f"allowed_ip={prefix}" for prefix in sorted(more, key=_order))
+    lines: list[str] = []
+    if gone:
         nobody = os.urandom(32).hex()
         lines += [f"public_key={nobody}"]
-        lines += (f"allowed_ip={prefix}" for prefix in sorted(less, key=_order))
+        lines += (f"allowed_ip={prefix}" for prefix in sorted(gone, key=_order))
         lines += [f"public_key={nobody}", "remove=true"]
-    if more or less:
-        _tell(new.link, lines)
+    if gone or given:
+        _tell(link, ["set=1", *lines, *given])
 
 
 def _hexadecimal(key: str) -> str:
